@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+CORES ?= 2
+PROFILE ?= quick
+ARGS ?=
+BIN := .venv/bin
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (once, some minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
+	@touch $@
+
+.PHONY: figures paper publish test lab clean check-env help
+
+figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
+	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
+
+paper: .venv/.installed  ## the same at the size of the paper, into build/paper (hours; resumes)
+	@$(BIN)/python -m fusionlib.paper.run paper --cores $(CORES) $(ARGS)
+
+publish: .venv/.installed  ## copy a finished run into figures/, notebooks/ and README.md (PROFILE=quick)
+	@$(BIN)/python -m fusionlib.paper.publish $(PROFILE)
+
+test: .venv/.installed-test  ## lint, types, tests and every chapter in the smoke profile
+	@$(BIN)/ruff check --quiet fusionlib tests notebooks
+	@$(BIN)/ruff format --quiet --check fusionlib tests notebooks
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python -m pytest
+
+lab: .venv/.installed  ## open the chapters in JupyterLab (right click, Open With, Notebook)
+	@$(BIN)/jupyter lab notebooks
+
+clean:  ## remove build/, what was computed here
+	rm -rf build
+
+check-env: .venv/.installed  ## is everything there?
+	@$(BIN)/python -m fusionlib.paper.check_env
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12

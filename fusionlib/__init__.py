@@ -1,0 +1,20 @@
+"""Fusing frozen image priors inside Plug-and-Play reconstruction, shown on black-hole interferometry."""
+
+from fusionlib.fusion import FusedPrior
+from fusionlib.interferometer import Interferometer
+from fusionlib.pnp import Reconstruction, hqs, schedule
+from fusionlib.priors import Prior, PriorBank
+from fusionlib.sky import Sky, black_holes
+
+__version__ = "0.1.0"
+__all__ = [
+    "FusedPrior",
+    "Interferometer",
+    "Prior",
+    "PriorBank",
+    "Reconstruction",
+    "Sky",
+    "black_holes",
+    "hqs",
+    "schedule",
+]

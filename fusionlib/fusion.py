@@ -1,0 +1,44 @@
+"""A bank of priors and a gate make a prior again."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fusionlib.priors import PriorBank
+
+
+class Fused(NamedTuple):
+    """Image (B, 1, H, W), weights (N, B, h, w), and which priors were called for which image, bool (N, B)."""
+
+    image: Tensor
+    weights: Tensor
+    kept: Tensor
+
+
+def spread(w: Tensor, height: int, width: int) -> Tensor:
+    """Weights (N, B, h, w) on the image grid (N, B, 1, H, W), bilinear between patch centres; sums over N are kept."""
+    if w.shape[2:] not in ((1, 1), (height, width)):
+        w = F.interpolate(w, size=(height, width), mode="bilinear", align_corners=False)
+    return w[:, :, None]
+
+
+class FusedPrior(nn.Module):
+    """sum_i w_i(x) P_i(x): a prior, to be used wherever a single prior is. Raises ValueError if the gate does not fit."""
+
+    def __init__(self, bank: PriorBank, gate: nn.Module):
+        super().__init__()
+        self.bank, self.gate = bank, gate
+        self.img_channels, self.img_resolution = bank.img_channels, bank.img_resolution
+
+    def fuse(self, x: Tensor, sigma: float | Tensor) -> Fused:
+        """The fused image with the weights that made it."""
+        w = self.gate(x, sigma)
+        if len(w) != len(self.bank):
+            raise ValueError(f"gate gives {len(w)} weights for a bank of {len(self.bank)} priors")
+        kept = (w != 0).flatten(2).any(2)
+        outputs = self.bank(x, sigma, keep=kept if self.gate.skips else None)
+        return Fused((spread(w, *x.shape[2:]) * outputs).sum(0), w, kept)
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.fuse(x, sigma).image

@@ -1,0 +1,316 @@
+"""A radio interferometer as one dense whitened matrix: forward, adjoint, exact data prox, observation.
+
+Sign and pixel conventions are ehtim's: visibility V(u, v) = P sum_rc I[r, c] exp(-2 pi i (u x_c + v y_r)) with
+x_c = (c - (N - 1) / 2) p, y_r = (r - (N - 1) / 2) p, pixel p [rad] and pulse P = sinc^2(u p) sinc^2(v p). An image
+value of 1 means `S_REF` Jy per 64-px pixel, so a finer image is surface brightness in the same unit.
+
+Data live in whitened form: y (B, 2 M) stacks real and imaginary parts of the M visibilities, each over its noise
+standard deviation; `visibilities` and `whiten` convert to and from complex Jansky.
+"""
+
+import math
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from fusionlib.files import PACKAGE
+from fusionlib.sky import FOV, NPIX
+
+S_REF = 4.5e-3  # Jy per pixel at image value 1: a mean simulated sky then has 0.6 Jy, the compact flux of M87
+UAS = math.pi / 180 / 3600e6  # one microarcsecond [rad]
+MIN_BASELINE = 0.1e9  # shorter ones see the extended jet [wavelengths]
+RANK_TOLERANCE = 1e-9  # singular modes below this fraction of the largest are dropped
+
+# M87 on 11 April 2017, low band: header of the released file (EHTC 2019-D01-01)
+RA_HOURS, DEC_DEG, MJD, FREQUENCY, BANDWIDTH = 12.513728717168174, 12.39112323919932, 57854, 227.070703125e9, 1.856e9
+QUANTIZATION = 0.88  # two-bit efficiency
+# Scans of at least five stations, spread over the track; three lists each
+COVERAGE = {
+    1.0: [list(range(22))],
+    0.3: [[7, 9, 12, 14, 16, 18, 20], [7, 11, 13, 15, 17, 19, 21], [9, 11, 14, 15, 17, 18, 20]],
+    0.1: [[9, 15, 19], [11, 16, 20], [7, 14, 18]],
+}
+
+
+def pixel_grid(npix: int, fov: float = FOV) -> tuple[Tensor, float]:
+    """Pixel centres (npix,) and pixel size, both in radians, for a field of `fov` microarcseconds."""
+    pixel = fov / npix * UAS
+    return (torch.arange(npix, dtype=torch.float64) - (npix - 1) / 2) * pixel, pixel
+
+
+def dft_matrix(u: Tensor, v: Tensor, npix: int, fov: float = FOV) -> Tensor:
+    """Complex (M, npix^2) float64 matrix from Jy per pixel to Jy, for u, v (M,) in wavelengths."""
+    x, pixel = pixel_grid(npix, fov)
+    u, v = u.double(), v.double()
+    pulse = torch.sinc(u * pixel) ** 2 * torch.sinc(v * pixel) ** 2
+    row = torch.exp(-2j * torch.pi * v[:, None] * x)
+    col = torch.exp(-2j * torch.pi * u[:, None] * x)
+    return (pulse[:, None, None] * row[:, :, None] * col[:, None, :]).flatten(1)
+
+
+class Interferometer(nn.Module):
+    """Baselines (M,) with coordinates `u`, `v` [wavelengths] and noise `sigma` [Jy per real or imaginary part].
+
+    `table` may name the stations and scan of each visibility (columns `t1`, `t2`, `scan`) and, for a real
+    observation, hold the measured complex visibilities [Jy] in `vis`: then `data` (1, 2 M) is their whitened form.
+
+    Raises ValueError for unequal lengths, non-finite entries, sigma <= 0, or no baseline left.
+    """
+
+    matrix: Tensor
+    right: Tensor
+    singular: Tensor
+    left: Tensor
+    sigma: Tensor
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, table: pd.DataFrame, *, npix: int = NPIX, fov: float = FOV, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        _check_table(table)
+        self.table = table.reset_index(drop=True)
+        self.npix, self.fov = npix, fov
+        u, v, sigma = (torch.tensor(self.table[k].to_numpy(np.float64)) for k in ("u", "v", "sigma"))
+        matrix = self._whitened_matrix(u, v, sigma, npix)
+        left, singular, right = torch.linalg.svd(matrix, full_matrices=False)
+        keep = singular > RANK_TOLERANCE * singular[0]
+        for name, value in {"u": u, "v": v, "sigma": sigma}.items():
+            self.register_buffer(name, value, persistent=False)
+        for name, value in {
+            "matrix": matrix,
+            "left": left[:, keep],
+            "singular": singular[keep],
+            "right": right[keep].T.contiguous(),
+        }.items():
+            self.register_buffer(name, value.to(dtype), persistent=False)
+        self._finer: dict[int, Tensor] = {}
+
+    def _whitened_matrix(self, u: Tensor, v: Tensor, sigma: Tensor, npix: int) -> Tensor:
+        scale = S_REF * (NPIX / npix) ** 2
+        vis = scale * dft_matrix(u, v, npix, self.fov) / sigma[:, None]
+        return torch.cat([vis.real, vis.imag])
+
+    # --- makers ---
+
+    @classmethod
+    def eht2017(
+        cls,
+        coverage: float = 1.0,
+        draw: int = 0,
+        *,
+        min_baseline: float = MIN_BASELINE,
+        scans: list[int] | None = None,
+        **options,
+    ) -> Self:
+        """The EHT of 11 April 2017 on M87, low band: 216 visibilities of 22 scans, 189 above `min_baseline`.
+
+        `coverage` 1.0, 0.3 or 0.1 picks the packaged list number `draw` of 22, 7 or 3 scans; `scans` picks any.
+        Noise from effective SEFDs, fitted to the released visibility errors (EHTC 2019-D01-01).
+        `options` as for the class. Raises ValueError for an unknown coverage, draw or scan.
+        """
+        if scans is None:
+            if coverage not in COVERAGE or not 0 <= draw < len(COVERAGE[coverage]):
+                known = {c: len(lists) for c, lists in COVERAGE.items()}
+                raise ValueError(f"eht2017: coverage {coverage}, draw {draw} unknown; coverage: number of draws: {known}")
+            scans = COVERAGE[coverage][draw]
+        table = eht2017_table()
+        if unknown := set(scans) - set(table.scan):
+            raise ValueError(f"eht2017: scans {sorted(unknown)} unknown; there are 0 .. {table.scan.max()}")
+        return cls.from_table(table[table.scan.isin(scans)], min_baseline=min_baseline, **options)
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame | str | Path, *, min_baseline: float = 0.0, **options) -> Self:
+        """From a frame or CSV file with columns `u`, `v` [wavelengths], `sigma` [Jy], optionally `t1 t2 scan vis`."""
+        frame = table if isinstance(table, pd.DataFrame) else _read_csv(Path(table))
+        _check_table(frame)
+        return cls(frame[np.hypot(frame.u, frame.v) >= min_baseline], **options)
+
+    @classmethod
+    def from_uvfits(
+        cls, path: str | Path, *, systematic: float = 0.0, min_baseline: float = MIN_BASELINE, **options
+    ) -> Self:
+        """A released observation: rows averaged over scans; `systematic` x |V| added to the noise in quadrature.
+
+        Needs ehtim (extra `eht`). Raises ValueError when it is missing or the file is no UVFITS with data.
+        """
+        return cls.from_table(read_uvfits(path, systematic), min_baseline=min_baseline, **options)
+
+    # --- linear algebra ---
+
+    @property
+    def rank(self) -> int:
+        return len(self.singular)
+
+    @property
+    def data(self) -> Tensor:
+        """The measured visibilities of the table, whitened (1, 2 M)."""
+        if "vis" not in self.table:
+            raise ValueError("this interferometer has no measured visibilities; simulate some with observe(x, seed)")
+        return self.whiten(torch.tensor(self.table.vis.to_numpy(np.complex128), device=self.sigma.device)[None])
+
+    def _matrix_for(self, x: Tensor) -> Tensor:
+        npix = x.shape[-1]
+        if x.ndim != 4 or x.shape[1] != 1 or x.shape[2] != npix or npix % self.npix:
+            raise ValueError(
+                f"image has shape {tuple(x.shape)}; (B, 1, {self.npix}, {self.npix}) or a whole multiple of it is needed"
+            )
+        if npix == self.npix:
+            return self.matrix
+        if npix not in self._finer:
+            self._finer[npix] = self._whitened_matrix(self.u.cpu(), self.v.cpu(), self.sigma.cpu(), npix)
+        return self._finer[npix].to(self.matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Noise-free whitened data (B, 2 M) of images (B, 1, H, H), H = npix or a multiple (a finer sky)."""
+        return x.flatten(1) @ self._matrix_for(x).T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Transpose of `forward`: (B, 2 M) to (B, 1, npix, npix)."""
+        return (self._check_data(y) @ self.matrix).view(-1, 1, self.npix, self.npix)
+
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """argmin_x |A x - y|^2 / 2 + rho |x - z|^2 / 2, exactly, for z (B, 1, npix, npix), y (B, 2 M), rho > 0 or (B,).
+
+        z moves along the singular modes only; directions the array does not see keep the value of z.
+        """
+        rho = torch.as_tensor(rho, dtype=z.dtype, device=z.device).reshape(-1, 1)
+        if not bool((rho > 0).all()):
+            raise ValueError("prox: rho must be positive")
+        s = self.singular
+        misfit = self._check_data(y) @ self.left - (z.flatten(1) @ self.right) * s
+        return z + (misfit * s / (s**2 + rho) @ self.right.T).view_as(z)
+
+    def observe(self, x: Tensor, seed: int) -> Tensor:
+        """Whitened data (B, 2 M) of images (B, 1, H, H) with unit Gaussian noise, image k from stream (seed, k)."""
+        clean = self(x)
+        noise = np.stack([np.random.default_rng([seed, k]).standard_normal(clean.shape[1]) for k in range(len(x))])
+        return clean + torch.from_numpy(noise).to(clean)
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """Whitened residual y - A x (B, 2 M)."""
+        return self._check_data(y) - self(x)
+
+    def chi2(self, x: Tensor, y: Tensor) -> Tensor:
+        """Reduced chi-square (B,): mean squared whitened residual."""
+        return self.residual(x, y).square().mean(1)
+
+    # --- units ---
+
+    def whiten(self, vis: Tensor) -> Tensor:
+        """Complex visibilities (B, M) [Jy] to whitened data (B, 2 M)."""
+        return torch.cat([vis.real / self.sigma, vis.imag / self.sigma], 1).to(self.matrix.dtype)
+
+    def visibilities(self, y: Tensor) -> Tensor:
+        """Whitened data (B, 2 M) to complex visibilities (B, M) [Jy]."""
+        re, im = self._check_data(y).chunk(2, 1)
+        return torch.complex(re * self.sigma.to(re), im * self.sigma.to(im))
+
+    def dirty_beam(self) -> Tensor:
+        """Point-spread function (1, 1, npix, npix) with peak 1, weights 1 / sigma^2, centred between pixels."""
+        weight = 1 / self.sigma**2
+        beam = (weight[:, None] * dft_matrix(self.u.cpu(), self.v.cpu(), self.npix, self.fov).to(self.u.device)).sum(0).real
+        return (beam / beam.max()).view(1, 1, self.npix, self.npix).to(self.matrix.dtype)
+
+    def dirty_image(self, y: Tensor) -> Tensor:
+        """Back-projection (B, 1, npix, npix) of the data, weighted 1 / sigma^2, scaled to their noise-free flux.
+
+        Scaled so that a point source of value 1 at the centre has a peak of 1 (Jy per beam over `S_REF`).
+        """
+        return self.adjoint(y) / (S_REF**2 * (1 / self.sigma**2).sum()).to(self.matrix.dtype)
+
+    def _check_data(self, y: Tensor) -> Tensor:
+        if y.ndim != 2 or y.shape[1] != len(self.matrix):
+            raise ValueError(f"data y have shape {tuple(y.shape)}; (B, {len(self.matrix)}) is needed: whitened Re, then Im")
+        return y
+
+
+def eht2017_table() -> pd.DataFrame:
+    """All 216 baselines of the packaged schedule: scan, t1, t2, u, v [wavelengths], sigma [Jy], ut [h], seconds.
+
+    u, v from station positions, J2000 direction and IAU 1982 sidereal time; sigma = sqrt(S1 S2 / (2 bw t)) / 0.88 / sqrt 2
+    for Stokes I.
+    """
+    sites = pd.read_csv(PACKAGE / "data" / "eht2017_sites.csv").set_index("site")
+    windows = pd.read_csv(PACKAGE / "data" / "eht2017_april11_scans.csv")
+    pairs = windows.merge(windows, on="scan", suffixes=("1", "2"))
+    pairs = pairs[pairs.site1 < pairs.site2].reset_index(drop=True)
+    start, stop = pairs[["start1", "start2"]].max(axis=1), pairs[["stop1", "stop2"]].min(axis=1)
+    ut = (start + stop) / 7200
+    xyz = sites[["x", "y", "z"]]
+    lx, ly, lz = ((xyz.loc[pairs.site1].to_numpy() - xyz.loc[pairs.site2].to_numpy()) * FREQUENCY / 299792458.0).T
+    t = (MJD - 51544.5) / 36525
+    gmst = math.radians((24110.54841 + 8640184.812866 * t + 0.093104 * t**2 - 6.2e-6 * t**3) % 86400 / 240)
+    hour = gmst + 1.00273790935 * np.radians(ut.to_numpy() * 15) - math.radians(RA_HOURS * 15)
+    dec = math.radians(DEC_DEG)
+    sefd = sites.sefd.loc[pairs.site1].to_numpy() * sites.sefd.loc[pairs.site2].to_numpy()
+    return pd.DataFrame(
+        {
+            "scan": pairs.scan,
+            "t1": pairs.site1,
+            "t2": pairs.site2,
+            "u": np.sin(hour) * lx + np.cos(hour) * ly,
+            "v": math.sin(dec) * (np.sin(hour) * ly - np.cos(hour) * lx) + math.cos(dec) * lz,
+            "sigma": np.sqrt(sefd / (2 * BANDWIDTH * (stop - start))) / QUANTIZATION / math.sqrt(2),
+            "ut": ut,
+            "seconds": stop - start,
+        }
+    )
+
+
+def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
+    """Scan-averaged table (columns as `eht2017_table`, and `vis` [Jy]) of a UVFITS file, through ehtim."""
+    try:
+        import ehtim
+    except ImportError:
+        raise ValueError("from_uvfits needs ehtim; pip install 'fusionlib[eht]', or use from_table with a CSV") from None
+    if not Path(path).is_file():
+        raise ValueError(f"from_uvfits: there is no file {path}")
+    try:
+        obs = ehtim.obsdata.load_uvfits(str(path))
+        obs.add_scans()
+        scans = np.asarray(obs.scans)
+        rows = obs.avg_coherent(0.0, scan_avg=True).data
+    except Exception as error:
+        raise ValueError(f"from_uvfits: {path} is no readable UVFITS ({type(error).__name__}: {error})") from None
+    if not len(rows):
+        raise ValueError(f"from_uvfits: {path} has no visibilities")
+    scan = np.searchsorted(scans[:, 0], rows["time"] + 1e-4) - 1
+    return pd.DataFrame(
+        {
+            "scan": scan,
+            "t1": rows["t1"].astype(str),
+            "t2": rows["t2"].astype(str),
+            "u": rows["u"],
+            "v": rows["v"],
+            "sigma": np.hypot(rows["sigma"], systematic * np.abs(rows["vis"])),
+            "ut": rows["time"],
+            "seconds": rows["tint"],
+            "vis": rows["vis"],
+        }
+    )
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+    except Exception as error:
+        raise ValueError(f"from_table: {path} cannot be read as CSV ({error})") from None
+    if "vis" in frame:
+        frame["vis"] = frame.vis.map(complex)
+    return frame
+
+
+def _check_table(table: pd.DataFrame) -> None:
+    if missing := {"u", "v", "sigma"} - set(table.columns):
+        raise ValueError(f"baseline table lacks the column(s) {sorted(missing)}")
+    if not len(table):
+        raise ValueError("baseline table is empty (is every baseline shorter than min_baseline?)")
+    for name in ("u", "v", "sigma", "vis"):
+        if name in table and not np.isfinite(np.asarray(table[name])).all():
+            raise ValueError(f"baseline table: column {name} has NaN or infinite entries; drop those rows")
+    if (table["sigma"] <= 0).any():
+        raise ValueError("baseline table: sigma must be positive (Jy, per real or imaginary part)")

@@ -1,0 +1,82 @@
+"""Scores of a reconstruction against the truth, and intervals for their means."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from fusionlib.interferometer import Interferometer
+from fusionlib.sky import FOV
+
+BLUR = 20.0  # microarcseconds, full width at half maximum: the nominal resolution of the array
+
+
+def psnr(x: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (B,) in dB with data range 1, whatever the peak of the truth; no clipping."""
+    return -10 * (x - truth).square().mean((1, 2, 3)).log10()
+
+
+def ssim(x: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity (B,), Gaussian window of 11 px, sigma 1.5 px, data range 1 (torchmetrics)."""
+    value = structural_similarity_index_measure(x, truth, data_range=1.0, reduction="none")
+    return value.reshape(-1) if isinstance(value, Tensor) else value[0]
+
+
+def blur(x: Tensor, fwhm: float = BLUR, fov: float = FOV) -> Tensor:
+    """Convolve (B, 1, H, H) with a round Gaussian of `fwhm` microarcseconds; empty sky outside the field."""
+    s = fwhm / math.sqrt(8 * math.log(2)) / (fov / x.shape[-1])  # px
+    half = min(math.ceil(4 * s), x.shape[-1] - 1)
+    t = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
+    k = torch.exp(-(t**2) / (2 * s**2))
+    k = k / k.sum()
+    return F.conv2d(F.conv2d(x, k.view(1, 1, -1, 1), padding=(half, 0)), k.view(1, 1, 1, -1), padding=(0, half))
+
+
+def psnr_blur(x: Tensor, truth: Tensor) -> Tensor:
+    """PSNR (B,) after blurring both to `BLUR`: the part of the image the array resolves."""
+    return psnr(blur(x), blur(truth))
+
+
+def nxcorr(x: Tensor, truth: Tensor) -> Tensor:
+    """Normalised cross-correlation (B,) at zero shift, in [-1, 1] (EHTC 2019 Paper IV, eq. 15)."""
+    a, b = (t.flatten(1) - t.flatten(1).mean(1, keepdim=True) for t in (x, truth))
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
+
+
+def scores(x: Tensor, truth: Tensor, interferometer: Interferometer, y: Tensor) -> dict[str, Tensor]:
+    """All scores of images x, each (B,)."""
+    return {
+        "psnr": psnr(x, truth),
+        "ssim": ssim(x, truth),
+        "psnr_blur": psnr_blur(x, truth),
+        "nxcorr": nxcorr(x, truth),
+        "chi2_vis": interferometer.chi2(x, y),
+    }
+
+
+class Interval(NamedTuple):
+    mean: float
+    lo: float
+    hi: float
+
+
+def bootstrap(values: np.ndarray, level: float = 0.95, draws: int = 4000, seed: int = 0) -> Interval:
+    """Mean of `values` (images,) or (seeds, images) with a percentile interval, images and seeds resampled together.
+
+    For a paired comparison give the differences. Raises ValueError for an empty or non-finite array.
+    """
+    v = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if not v.size or not np.isfinite(v).all():
+        raise ValueError(f"bootstrap: values must be finite and not empty, got shape {np.shape(values)}")
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(v), size=(draws, len(v)))
+    cols = rng.integers(v.shape[1], size=(draws, v.shape[1]))
+    count_r = np.stack([(rows == k).sum(1) for k in range(len(v))], 1)
+    count_c = np.apply_along_axis(np.bincount, 1, cols, minlength=v.shape[1])
+    means = np.einsum("ds,si,di->d", count_r, v, count_c, optimize=True) / v.size
+    lo, hi = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(v.mean()), float(lo), float(hi))

@@ -1,0 +1,28 @@
+"""The paper: experiments, tables, figures, and the runner of its chapters."""
+
+from fusionlib.paper import figures
+from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, reconstruct, scores, tuned
+from fusionlib.paper.figures import save
+from fusionlib.paper.manifest import output, provenance, show
+from fusionlib.paper.profiles import PROFILES, baseline_specs
+from fusionlib.paper.tables import score_table, settings_table, write_table
+
+__all__ = [
+    "PROFILES",
+    "Spec",
+    "arrays",
+    "baseline_specs",
+    "figures",
+    "observed",
+    "output",
+    "prior_of",
+    "provenance",
+    "reconstruct",
+    "save",
+    "score_table",
+    "scores",
+    "settings_table",
+    "show",
+    "tuned",
+    "write_table",
+]

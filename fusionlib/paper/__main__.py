@@ -1,0 +1,60 @@
+"""`python -m fusionlib.paper SPEC`: one job, a Spec as JSON. `python -m fusionlib.paper chapter NAME PROFILE PARAMETERS DONE`:
+one chapter. Used by the Snakefile; prints one line when done."""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from fusionlib.paper.experiment import Spec, scores
+
+
+def die_with_runner() -> None:
+    """End this process when the runner that started the graph (FUSIONLIB_RUNNER) is gone, killed or not."""
+    runner = os.environ.get("FUSIONLIB_RUNNER")
+    if not runner:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(int(runner), 0)
+            except OSError:
+                os._exit(1)
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: list[str]) -> int:
+    die_with_runner()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_flush_denormal(True)
+    began = time.perf_counter()
+    what = " ".join(argv[1:2]) if argv[:1] == ["chapter"] else "job"
+    try:
+        if what != "job":
+            from fusionlib.paper.chapter import run_chapter
+
+            name, profile, parameters, done = argv[1:]
+            run_chapter(name, profile, json.loads(parameters))
+            Path(done).touch()
+            line = f"chapter {name}"
+        else:
+            spec = Spec.from_dict(json.loads(argv[0]))
+            what = f"{spec.method}, coverage {spec.coverage}, seed {spec.seed}"
+            record = scores(spec)
+            line = f"{what}: {record['psnr'].mean():.2f} dB on {spec.n_test} {spec.split} images"
+    except (ValueError, RuntimeError, json.JSONDecodeError, IndexError) as error:
+        print(f"  FAILED {what}: {error}", flush=True)
+        return 1
+    print(f"  {line}  ({time.perf_counter() - began:.0f} s)", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""Run one chapter: percent script to notebook, parameters in, executed by papermill, kept only if it ran through."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from fusionlib import files
+from fusionlib.paper.manifest import output, provenance, write
+from fusionlib.paper.profiles import CHAPTERS, Chapter
+
+KERNEL = "python3"
+
+
+def chapter_of(name: str) -> Chapter:
+    """The chapter whose name starts with `name` (its number is enough)."""
+    for chapter in CHAPTERS:
+        if chapter.name.startswith(name):
+            return chapter
+    raise ValueError(f"no chapter {name!r}; there are {[c.name for c in CHAPTERS]}")
+
+
+def source(name: str) -> Path:
+    return files.home() / "notebooks" / f"{name}.py"
+
+
+def draft(name: str, path: Path) -> None:
+    """Write the unexecuted notebook of a chapter to `path`."""
+    notebook = jupytext.read(source(name))
+    notebook.metadata["kernelspec"] = {"name": KERNEL, "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+def parameters_of(name: str) -> dict[str, str]:
+    """Names and default values, as written, of a chapter's parameters."""
+    path = files.folder("build", "drafts") / f"{name}.ipynb"
+    with files.replacing(path) as aside:
+        draft(name, aside)
+    return {k: v["default"] for k, v in papermill.inspect_notebook(str(path)).items()}
+
+
+def check_parameters(name: str, parameters: dict[str, Any]) -> None:
+    """Raises ValueError for a parameter the chapter does not have (papermill would only warn)."""
+    known = parameters_of(name)
+    if unknown := set(parameters) - set(known):
+        raise ValueError(f"chapter {name} has no parameter {sorted(unknown)}; it has {sorted(known)}")
+
+
+def run_chapter(name: str, profile: str, parameters: dict[str, Any]) -> Path:
+    """Execute a chapter into `build/<profile>/notebooks` and return the notebook.
+
+    A run that fails is kept as `<name>.failed.ipynb` and raises RuntimeError with the cell's error.
+    """
+    parameters = {"profile": profile, **parameters}
+    check_parameters(name, parameters)
+    folder = files.folder("build", profile, "notebooks")
+    path, failed = folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"
+    failed.unlink(missing_ok=True)
+    began = time.perf_counter()
+    with files.replacing(path) as aside:
+        start, result = aside.with_suffix(".draft.ipynb"), aside.with_suffix(".run.ipynb")
+        try:
+            draft(name, start)
+            _execute(start, result, parameters)
+            result.replace(aside)
+        except PapermillExecutionError as error:
+            result.replace(failed)
+            raise RuntimeError(f"{name}: {error.ename}: {error.evalue} (see {failed.relative_to(files.home())})") from None
+        finally:
+            start.unlink(missing_ok=True)
+            result.unlink(missing_ok=True)
+    seconds = round(time.perf_counter() - began, 1)
+    prefix = name[:2]
+    made = sorted(p.name for kind in ("fig", "tab") for p in output(profile).glob(f"*/{kind}{prefix}_*") if p.suffix in (".png", ".csv"))
+    made = [m for m in made if m.endswith(".png") or m.startswith("tab")]
+    facts = provenance(chapter=name, profile=profile, parameters=parameters, seconds=seconds, made=made)
+    write(output(profile) / f"{name}.json", facts)
+    return path
+
+
+def _execute(start: Path, result: Path, parameters: dict[str, Any]) -> None:
+    """Papermill, tried once more if the kernel did not start (ports can be taken between choice and use)."""
+    for attempt in (1, 2):
+        try:
+            papermill.execute_notebook(
+                str(start), str(result), parameters, kernel_name=KERNEL, cwd=str(files.home()), progress_bar=False
+            )
+            return
+        except RuntimeError as error:
+            if isinstance(error, PapermillExecutionError) or "Kernel" not in str(error) or attempt == 2:
+                raise

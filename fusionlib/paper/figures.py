@@ -1,0 +1,180 @@
+"""One function per figure: tidy table or arrays in, figure out. `save` keeps the data beside the picture."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fusionlib import files
+from fusionlib.interferometer import S_REF
+from fusionlib.paper import style
+from fusionlib.sky import FOV
+
+Arrays = dict[str, np.ndarray]
+Data = pd.DataFrame | Arrays
+EXTENT = (FOV / 2, -FOV / 2, -FOV / 2, FOV / 2)  # east to the left
+SCALE = f"image value (1 = {1e3 * S_REF:g} mJy per 2.5 µas pixel)"
+
+
+# --- chapter 00 ---
+
+
+def fig00_sky(data: Arrays) -> Figure:
+    """`image` (16, 128, 128), `spin`, `inclination` (16,)."""
+    fig, axes = plt.subplots(4, 4, figsize=(style.WIDTH, 7.4))
+    for ax, image, a, i in zip(axes.flat, data["image"], data["spin"], data["inclination"], strict=True):
+        shown = _sky(ax, image, f"a = {a:+.2f}, i = {i:.0f}°")
+    _frame(axes)
+    fig.colorbar(shown, ax=axes, shrink=0.5, aspect=40, location="bottom", label=SCALE, extend="max")
+    return fig
+
+
+def fig00_coverage(data: pd.DataFrame) -> Figure:
+    """Rows: coverage, u, v [Gλ], scan, visibilities, rank (the last two constant within a coverage)."""
+    fig, axes = plt.subplots(1, data.coverage.nunique(), figsize=(style.WIDTH, 2.9), sharex=True, sharey=True, squeeze=False)
+    for ax, (coverage, part) in zip(axes.flat, data.groupby("coverage", sort=False), strict=True):
+        for sign in (1, -1):
+            ax.scatter(sign * part.u, sign * part.v, s=5, color=style.COVERAGE_COLORS[float(coverage)], lw=0)  # type: ignore[arg-type]
+        ax.set(title=f"coverage {coverage}: {part.scan.nunique()} scans\n{part.visibilities.iloc[0]} visibilities, rank {part['rank'].iloc[0]}")
+        ax.set(xlabel="u [Gλ]", aspect="equal", xlim=(9, -9), ylim=(-9, 9))
+    axes[0, 0].set_ylabel("v [Gλ]")
+    return fig
+
+
+def fig00_observation(data: Arrays) -> Figure:
+    """`truth`, `beam`, `dirty` (H, W); `baseline` [Gλ], `amplitude`, `clean`, `sigma` [Jy], (M,) each."""
+    fig = plt.figure(figsize=(style.WIDTH, 4.9))
+    axes = fig.subplot_mosaic([["truth", "beam", "dirty"], ["amp", "amp", "amp"]], height_ratios=[1, 0.9])
+    shown = _sky(axes["truth"], data["truth"], "truth")
+    fig.colorbar(shown, ax=axes["truth"], shrink=0.7, location="bottom", label=f"1 = {1e3 * S_REF:g} mJy / pixel")
+    for name, title, unit in (("beam", "dirty beam", "response (peak 1)"), ("dirty", "dirty image", f"1 = {1e3 * S_REF:g} mJy / beam")):
+        top = float(np.abs(data[name]).max())
+        axes[name].imshow(data[name], cmap=style.SIGNED, vmin=-top, vmax=top, extent=EXTENT)
+        axes[name].set_title(title)
+        fig.colorbar(axes[name].images[0], ax=axes[name], shrink=0.7, location="bottom", label=unit)
+    _frame(np.array([axes["truth"], axes["beam"], axes["dirty"]]))
+    ax = axes["amp"]
+    order = np.argsort(data["baseline"])
+    ax.errorbar(data["baseline"], data["amplitude"], data["sigma"], fmt="o", ms=2.5, lw=0.6, color=style.COVERAGE_COLORS[1.0], label="observed, with its thermal noise")
+    ax.plot(data["baseline"][order], data["clean"][order], "x", ms=3, mew=0.6, color="black", label="noise-free")
+    ax.set(yscale="log", xlabel="baseline length [Gλ]", ylabel="|visibility| [Jy]", xlim=(0, None))
+    ax.legend(loc="upper right", ncols=2)
+    return fig
+
+
+# --- chapter 02 ---
+
+
+def fig02_reconstructions(data: Arrays) -> Figure:
+    """`truth` (K, H, W), `dirty` (K, H, W, scaled to peak 1), `image` (methods, K, H, W), `psnr` (methods, K), `method`."""
+    methods, count = [str(m) for m in data["method"]], len(data["truth"])
+    fig, axes = plt.subplots(count, len(methods) + 2, figsize=(style.WIDTH * 1.25, 1.62 * count + 0.7), squeeze=False)
+    for row, truth, dirty, k in zip(axes, data["truth"], data["dirty"], range(count), strict=True):
+        _sky(row[0], truth, "truth" if k == 0 else "")
+        row[1].imshow(dirty, cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
+        row[1].set_title("dirty image, peak 1" if k == 0 else "")
+        for ax, method, image, psnr in zip(row[2:], methods, data["image"][:, k], data["psnr"][:, k], strict=True):
+            shown = _sky(ax, image, style.label(method) if k == 0 else "")
+            ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)
+    _frame(axes)
+    fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=SCALE, extend="both")
+    return fig
+
+
+def fig02_psnr(data: pd.DataFrame) -> Figure:
+    """Table in the schema: PSNR with its interval, one panel per coverage."""
+    data = data[data.method != "best_single"]
+    coverages = list(dict.fromkeys(data.coverage))
+    fig, axes = plt.subplots(1, len(coverages), figsize=(style.WIDTH, 0.9 + 0.28 * data.method.nunique()), sharey=True, squeeze=False)
+    for ax, coverage in zip(axes.flat, coverages, strict=True):
+        part = data[data.coverage == coverage][::-1]
+        for y, row in enumerate(part.itertuples()):
+            ax.errorbar(row.psnr, y, xerr=[[row.psnr - row.psnr_lo], [row.psnr_hi - row.psnr]], fmt="o", ms=5, color=style.color(str(row.method)))
+        ax.set(yticks=range(len(part)), yticklabels=[style.label(m) for m in part.method], title=f"coverage {coverage}", xlabel="PSNR [dB]")
+        ax.margins(y=0.2)
+        ax.grid(axis="x", alpha=0.3)
+    return fig
+
+
+def fig02_convergence(data: pd.DataFrame) -> Figure:
+    """Rows: method, iteration, chi2, step (means over the images shown)."""
+    fig, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 2.7))
+    for method, part in data.groupby("method", sort=False):
+        for ax, column in zip(axes, ("step", "chi2"), strict=True):
+            ax.plot(part.iteration, part[column], "o-", ms=2.5, lw=1.2, color=style.color(str(method)), label=style.label(str(method)))
+    axes[0].set(xlabel="iteration", ylabel="RMS change of the image", yscale="log")
+    axes[1].set(xlabel="iteration", ylabel="reduced χ² of the denoised image", yscale="log")
+    axes[1].axhline(1, color="black", lw=0.6, ls=":")
+    axes[0].legend(fontsize=8)
+    return fig
+
+
+# --- parts ---
+
+
+def _sky(ax: Axes, image: np.ndarray, title: str) -> mpl.image.AxesImage:
+    """An intensity picture on the shared scale 0 .. 1."""
+    shown = ax.imshow(image, cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
+    ax.set_title(title)
+    return shown
+
+
+def _frame(axes: np.ndarray) -> None:
+    """No ticks; a 50 µas bar and the directions north and east in the first picture."""
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    ax = axes.flat[0]
+    ax.plot([70, 20], [-70, -70], color="white", lw=1.5)
+    ax.text(45, -66, "50 µas", color="white", ha="center", va="bottom", fontsize=7)
+    for dx, dy, name in ((0, 22, "N"), (22, 0, "E")):
+        ax.annotate("", (-70 + dx, 48 + dy), (-70, 48), arrowprops={"arrowstyle": "-|>", "color": "white", "lw": 0.8, "mutation_scale": 6})
+        ax.text(-70 + 1.0 * dx, 48 + 1.05 * dy, name, color="white", fontsize=6, ha="right" if dx else "center", va="center" if dx else "bottom")
+
+
+# --- saving and redrawing ---
+
+
+def save(draw: Callable[[Any], Figure], data: Data, out: Path, **facts: Any) -> Figure:
+    """Write `out/figures/<name>.{csv|npz, png, json}` for the figure function `draw`, and return the figure.
+
+    The picture is drawn from the data as read back, so that it can be redrawn from the file alone. `facts` (profile,
+    seeds, ...) go into the json.
+    """
+    name, folder = draw.__name__, out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.{'csv' if isinstance(data, pd.DataFrame) else 'npz'}"
+    with files.replacing(path) as aside:
+        if isinstance(data, pd.DataFrame):
+            data.to_csv(aside, index=False, float_format="%.6g")
+        else:
+            with open(aside, "wb") as handle:
+                np.savez_compressed(handle, **{k: _compact(v) for k, v in data.items()})  # type: ignore[arg-type]
+    fig = redraw(draw, path)
+    fig.savefig(folder / f"{name}.png", metadata={"Software": None})
+    versions = {"matplotlib": mpl.__version__, "numpy": np.__version__}
+    facts = {"figure": name, "data": path.name, "data_sha256": files.sha256(path), "versions": versions, **facts}
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return fig
+
+
+def redraw(draw: Callable[[Any], Figure], path: Path) -> Figure:
+    """The figure from its data file."""
+    style.use()
+    if path.suffix == ".csv":
+        return draw(pd.read_csv(path))
+    with np.load(path) as z:
+        return draw(dict(z))
+
+
+def _compact(array: Any) -> np.ndarray:
+    a = np.asarray(array)
+    return a.astype(np.float16) if a.ndim > 1 and a.dtype.kind == "f" else a

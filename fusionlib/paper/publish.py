@@ -1,0 +1,143 @@
+"""Publish a finished run: `python -m fusionlib.paper.publish quick` copies it into figures/, notebooks/ and README.md."""
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from fusionlib import files
+from fusionlib.paper import figures
+from fusionlib.paper.experiment import record_key, store_paths
+from fusionlib.paper.manifest import output, write
+from fusionlib.paper.profiles import CHAPTERS, profile_of
+
+KEPT = "scores"  # inside figures/: the store of the paper run
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without widget states, run times, paths, warnings: only what a reader sees and what a diff should show."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags" and v}
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for o in cell.outputs:
+                o.pop("metadata", None) if o.output_type == "stream" else o.update(metadata={})
+    return notebook
+
+
+def results_markdown(table: pd.DataFrame, profile: str) -> str:
+    """The full-coverage rows for the README."""
+    p = profile_of(profile)
+    whole = table[(table.coverage == 1.0) & (table.method != "best_single")]
+    images = {"dev": "development", "test": "test"}[p.split]
+    lines = [
+        f"Profile `{profile}`: {whole.n_test.iloc[0]} {images} images, {whole.n_train.iloc[0]} labelled images for tuning, "
+        f"{len(p.seeds)} seed{'s' * (len(p.seeds) > 1)}, full coverage; 95 % intervals.",
+        "",
+        "| method | PSNR [dB] | against best single prior | SSIM | PSNR at 20 µas [dB] | reduced χ² |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in whole.sort_values("psnr", ascending=False).itertuples():
+        delta = "the best" if r.delta_lo == r.delta_hi == 0 else f"{r.delta_best_single:+.2f} ({r.delta_lo:+.2f} … {r.delta_hi:+.2f})"
+        psnr = f"{r.psnr:.2f} ({r.psnr_lo:.2f} … {r.psnr_hi:.2f})"
+        lines.append(f"| `{r.method}` | {psnr} | {delta} | {r.ssim:.3f} | {r.psnr_blur:.1f} | {r.chi2_vis:.2f} |")
+    return "\n".join(lines)
+
+
+def chapters_markdown(facts: dict[str, dict], profile: str) -> str:
+    lines = [f"| chapter | makes | notebook alone, profile `{profile}` |", "|---|---|---|"]
+    for chapter in CHAPTERS:
+        made = ", ".join(f"`{Path(m).stem}`" for m in facts[chapter.name]["made"])
+        seconds = facts[chapter.name]["seconds"]
+        lines.append(f"| [{chapter.name}](notebooks/{chapter.name}.ipynb) | {made} | {seconds:.0f} s |")
+    return "\n".join(lines)
+
+
+def fill(text: str, block: str, content: str) -> str:
+    """`text` with what stands between `<!-- begin:block -->` and `<!-- end:block -->` replaced."""
+    pattern = re.compile(rf"(<!-- begin:{block} -->\n).*?(\n<!-- end:{block} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"README.md has no block {block!r} between <!-- begin:{block} --> and <!-- end:{block} -->")
+    return pattern.sub(lambda m: m[1] + content + m[2], text)
+
+
+def publish(profile: str) -> None:
+    """Raises ValueError when a chapter of the run is missing or failed; then nothing is changed."""
+    run, home = output(profile), files.home()
+    facts = {}
+    for chapter in CHAPTERS:
+        made = run / f"{chapter.name}.json"
+        if not made.exists() or (run / "notebooks" / f"{chapter.name}.failed.ipynb").exists():
+            raise ValueError(f"chapter {chapter.name} of profile {profile} is not done; run it first")
+        facts[chapter.name] = json.loads(made.read_text())
+    results = pd.read_csv(run / "tables" / "tab02_baselines.csv")
+    readme = fill((home / "README.md").read_text(), "results", results_markdown(results, profile))
+    readme = fill(readme, "chapters", chapters_markdown(facts, profile))
+
+    with tempfile.TemporaryDirectory(dir=run) as folder:
+        stage = Path(folder)
+        wanted = {m for f in facts.values() for m in f["made"]}
+        for name in sorted(wanted):
+            stem = Path(name).stem
+            if name.startswith("tab"):
+                shutil.copy(run / "tables" / name, stage)
+                (stage / f"{stem}.tex").write_text(_tex(pd.read_csv(run / "tables" / name)))
+                continue
+            for path in (run / "figures").glob(f"{stem}.*"):
+                shutil.copy(path, stage)
+            data = next(p for p in stage.glob(f"{stem}.*") if p.suffix in (".csv", ".npz"))
+            drawn = figures.redraw(getattr(figures, stem), data)
+            drawn.savefig(stage / f"{stem}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        notebooks = stage / "notebooks"
+        notebooks.mkdir()
+        for chapter in CHAPTERS:
+            notebook = clean(nbformat.read(run / "notebooks" / f"{chapter.name}.ipynb", as_version=4))
+            nbformat.write(notebook, notebooks / f"{chapter.name}.ipynb")
+        write(stage / "manifest.json", {"profile": profile, "chapters": facts})
+
+        target = home / "figures"
+        target.mkdir(exist_ok=True)
+        for old in target.iterdir():
+            if old.name != KEPT:
+                old.unlink()
+        for path in stage.iterdir():
+            if path.is_file():
+                shutil.move(str(path), target / path.name)
+        for path in notebooks.iterdir():
+            shutil.move(str(path), home / "notebooks" / path.name)
+    (home / "README.md").write_text(readme)
+    if profile == "paper":
+        _publish_scores(target / KEPT)
+    print(f"published profile {profile}: {len(wanted)} figures and tables, {len(CHAPTERS)} notebooks, README.md")
+
+
+def _publish_scores(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for chapter in CHAPTERS:
+        for spec in chapter.specs("paper"):
+            found = store_paths(record_key(spec))[0]
+            if found.exists():
+                shutil.copy(found, folder)
+
+
+def _tex(frame: pd.DataFrame) -> str:
+    frame = frame.rename(columns=lambda c: c.replace("_", r"\_"))
+    frame = frame.map(lambda v: v.replace("_", r"\_") if isinstance(v, str) else v)
+    return frame.style.hide(axis="index").format(precision=3).to_latex(hrules=True)
+
+
+if __name__ == "__main__":
+    try:
+        publish(sys.argv[1] if len(sys.argv) > 1 else "quick")
+    except ValueError as error:
+        sys.exit(f"error: {error}")

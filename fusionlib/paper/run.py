@@ -1,0 +1,191 @@
+"""Run a profile: `python -m fusionlib.paper.run quick [--only 02] [--cores 2] [-p name=value ...]`.
+
+Jobs (experiments) and chapters form a graph that Snakemake walks; what is already stored is left out of it, so an
+interrupted run resumes. Everything lands in `build/`.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from fusionlib import files, zoo
+from fusionlib.paper.chapter import chapter_of, check_parameters, parameters_of, source
+from fusionlib.paper.experiment import BANKS, Spec, prior_of, record_key, settings_grid, store_paths
+from fusionlib.paper.manifest import output
+from fusionlib.paper.profiles import CHAPTERS, Chapter, profile_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left to do: jobs {output path: spec as JSON}, chapters {done path: (name, parameters as JSON, job paths)}."""
+
+    profile: str
+    jobs: dict[str, str]
+    chapters: dict[str, tuple[str, str, list[str]]]
+
+
+def chapter_specs(chapter: Chapter, profile: str, parameters: dict[str, Any]) -> list[Spec]:
+    """The experiments a chapter reads, given the parameters of the run; priors that cannot be loaded are left out."""
+    options = {k: parameters[k] for k in ("sky", "observation") if k in parameters}
+    found, _ = zoo.available(parameters.get("priors", BANKS["main"]))
+    return chapter.specs(profile, found, **options)
+
+
+def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan:
+    """The graph of `profile`. Raises ValueError for unknown profiles, chapters or parameters."""
+    profile_of(profile)
+    chapters = [chapter_of(name) for name in only] or CHAPTERS
+    known = {c.name: set(parameters_of(c.name)) for c in chapters}
+    if unknown := set(parameters) - set.union(*known.values()):
+        check_parameters(chapters[-1].name, {k: parameters[k] for k in unknown})
+    jobs, graph = {}, {}
+    code = files.code_hash("paper.chapter", "paper.figures", "paper.tables", "paper.profiles")
+    for chapter in chapters:
+        mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
+        specs = chapter_specs(chapter, profile, mine)
+        missing = {str(store_paths(key)[0]): s for s in specs if not _stored(key := record_key(s))}
+        jobs |= {path: json.dumps(asdict(s)) for path, s in missing.items()}
+        key = files.digest([source(chapter.name).read_text(), code, mine, sorted(record_key(s) for s in specs)])
+        done = output(profile) / ".done" / f"{chapter.name}-{key}"
+        if not done.exists():
+            graph[str(done)] = (chapter.name, json.dumps(mine), sorted(missing))
+    return Plan(profile, jobs, graph)
+
+
+def _stored(key: str) -> bool:
+    return any(path.exists() for path in store_paths(key))
+
+
+def estimate(plan: Plan) -> float:
+    """Expected job seconds on one core, from timing each method's prior now."""
+    rates: dict[tuple[str, tuple[str, ...]], float] = {}
+    total = 0.0
+    for text in plan.jobs.values():
+        s = Spec.from_dict(json.loads(text))
+        if (s.method, s.priors) not in rates:
+            prior, x = prior_of(s), torch.zeros(8, 1, 64, 64)
+            with torch.inference_mode():
+                prior(x, 0.1)
+                began = time.perf_counter()
+                prior(x, 0.1)
+            rates[s.method, s.priors] = (time.perf_counter() - began) / 8 + 2e-4
+        tuning = len(settings_grid(s)) * s.n_train / 2
+        images = tuning + s.n_test * (1 if s.coverage == 1.0 else 3)
+        total += images * s.steps * rates[s.method, s.priors] + 4
+    return total
+
+
+def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: dict[str, Any]) -> bool:
+    """Print chapter, status, seconds against budget, figures; true if every chapter is done."""
+    rows, good = [], True
+    for chapter in [chapter_of(name) for name in only] or CHAPTERS:
+        facts_path = output(profile) / f"{chapter.name}.json"
+        left = [done for done, (name, *_) in plan.chapters.items() if name == chapter.name and not Path(done).exists()]
+        if left:
+            good = False
+            failed = output(profile) / "notebooks" / f"{chapter.name}.failed.ipynb"
+            status = f"FAILED, see {failed.relative_to(files.home())}" if failed.exists() else "not run: a job failed"
+            rows.append((chapter.name, status, "", ""))
+            continue
+        facts = json.loads(facts_path.read_text())
+        status = "done" if any(name == chapter.name for name, *_ in plan.chapters.values()) else "up to date"
+        jobs = sum(_job_seconds(s) for s in chapter_specs(chapter, profile, parameters)) / cores
+        made = ", ".join(m.removesuffix(".png").removesuffix(".csv") for m in facts["made"])
+        rows.append((chapter.name, status, f"{facts['seconds'] + jobs:.0f} / {chapter.budget[profile]}", made))
+    head = ("chapter", "status", "seconds / budget", "figures and tables")
+    widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(4)]
+    print()
+    for row in [head, *rows]:
+        print("  ".join(str(v).ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
+    print(f"\nresults: {output(profile).relative_to(files.home())}/figures, tables, notebooks")
+    return good
+
+
+def _job_seconds(spec: Spec) -> float:
+    for path in store_paths(record_key(spec)):
+        if path.exists():
+            with np.load(path) as z:
+                return float(z["job_seconds"])
+    return 0.0
+
+
+def _die_with_parent() -> None:
+    """Linux: have this child killed when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def walk(plan: Plan, cores: int) -> None:
+    """Let Snakemake do the plan; job and chapter lines go to the terminal, the rest to `build/<profile>/run.log`."""
+    out = output(plan.profile)
+    todo = files.folder("build", plan.profile, ".graph") / "plan.json"
+    files.folder("build", plan.profile, ".done")
+    files.folder("build", "scores")
+    todo.write_text(json.dumps(asdict(plan)))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(files.home() / "notebooks" / "Snakefile")]
+    command += ["--directory", str(todo.parent), "--cores", str(cores), "--config", f"plan={todo}"]
+    command += ["--rerun-incomplete", "--keep-going", "--nolock", "--rerun-triggers", "mtime", "--quiet", "rules", "progress"]
+    environment = {
+        **os.environ,
+        "FUSIONLIB_RUNNER": str(os.getpid()),
+        "FUSIONLIB_HOME": str(files.home()),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(files.folder("build", "cache", "xdg")),
+    }
+    with open(out / "run.log", "w") as log:
+        subprocess.run(command, stderr=log, env=environment, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fusionlib.paper.run", description=__doc__)
+    parser.add_argument("profile", choices=["smoke", "quick", "paper"])
+    parser.add_argument("--only", action="append", default=[], metavar="NN", help="a chapter, by number; may be repeated")
+    parser.add_argument("--cores", type=int, default=min(2, os.cpu_count() or 1), help="jobs at a time, one thread each")
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="notebook parameter")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        parameters = {name: yaml.safe_load(value) for name, _, value in (p.partition("=") for p in args.parameters)}
+        out = output(args.profile)
+        with open(out / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(f"another run of profile {args.profile} is at work in {out}; wait for it") from None
+            _, lacking = zoo.available(parameters.get("priors", BANKS["main"]))
+            for name, reason in lacking.items():
+                print(f"prior {name} is left out: {reason}")
+            plan = make_plan(args.profile, args.only, parameters)
+            if plan.jobs or plan.chapters:
+                minutes = estimate(plan) / args.cores / 60
+                print(
+                    f"{args.profile}: {len(plan.jobs)} jobs and {len(plan.chapters)} chapters to do, "
+                    f"about {minutes:.0f} min on {args.cores} cores",
+                    flush=True,
+                )
+                walk(plan, args.cores)
+            good = report(args.profile, args.only, plan, args.cores, parameters)
+            if not good:
+                print(f"details: {(out / 'run.log').relative_to(files.home())}")
+            return 0 if good else 1
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

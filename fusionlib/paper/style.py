@@ -1,0 +1,53 @@
+"""The look of every figure: sizes, one colour per method, one colour map per kind of picture."""
+
+import matplotlib as mpl
+import seaborn as sns
+
+WIDTH = 7.0  # inches, a full text width
+SKY = "inferno"  # intensity
+SIGNED = "RdBu_r"  # what can be negative
+DPI = 150
+
+# Colour-blind safe (Okabe & Ito); the same method has the same colour in every figure
+COLORS = {
+    "single:identity": "#999999",
+    "single:tv": "#E69F00",
+    "single:ffdnet": "#0072B2",
+    "average": "#D55E00",
+    "best_single": "#000000",
+}
+LABELS = {
+    "single:identity": "data only (identity)",
+    "single:tv": "total variation",
+    "single:ffdnet": "FFDNet (photographs)",
+    "average": "average of the bank",
+    "best_single": "best single prior",
+}
+COVERAGE_COLORS = {1.0: "#0072B2", 0.3: "#009E73", 0.1: "#CC79A7"}
+
+
+def label(method: str) -> str:
+    return LABELS.get(method, method.removeprefix("single:"))
+
+
+def color(method: str) -> str:
+    return COLORS.get(method, "#56B4E9")
+
+
+def use() -> None:
+    """Set matplotlib's defaults for the paper."""
+    sns.set_theme(context="paper", style="ticks")
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": DPI,
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": 9,
+            "axes.labelsize": 9,
+            "font.size": 9,
+            "legend.frameon": False,
+            "pdf.fonttype": 42,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )

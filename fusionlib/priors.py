@@ -1,0 +1,84 @@
+"""The Prior contract, and banks of priors.
+
+A prior is any module with `prior(x, sigma) -> x0`: the posterior-mean estimate of an image from x = x0 + noise of
+standard deviation `sigma` (a float or (B,), in units of x), same shape as x (B, 1, H, W). It is pure: the output for an
+image depends on nothing but that image and its sigma. Attributes: `img_channels`, `img_resolution` (None: any size).
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Prior(Protocol):
+    img_channels: int
+    img_resolution: int | None
+
+    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor: ...
+
+
+def sigma_map(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """`sigma` as (B, 1, 1, 1) on the device of `x`. Raises ValueError unless it is positive, a number or (B,)."""
+    s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if s.ndim > 1 or (s.ndim == 1 and len(s) != len(x)):
+        raise ValueError(f"sigma has shape {tuple(s.shape)}; a number or ({len(x)},), one per image, is needed")
+    if not torch.compiler.is_compiling() and not bool((s > 0).all()):
+        raise ValueError(f"sigma must be positive and finite, got {sigma}")
+    return s.expand(len(x)).view(-1, 1, 1, 1)
+
+
+class PriorBank(nn.Module):
+    """Named frozen priors, called together: `bank(x, sigma) -> (N, B, 1, H, W)`.
+
+    Raises ValueError for an empty bank or for priors of different `img_resolution`.
+    """
+
+    def __init__(self, priors: Mapping[str, nn.Module]):
+        super().__init__()
+        if not priors:
+            raise ValueError("PriorBank: the bank is empty; give at least one prior")
+        sizes = {p.img_resolution for p in priors.values() if p.img_resolution is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"PriorBank: priors of different img_resolution {sorted(map(int, sizes))}; wrap them first")
+        self.names = tuple(priors)
+        self.priors = nn.ModuleList(priors.values()).requires_grad_(False).eval()
+        self.img_channels, self.img_resolution = 1, sizes.pop() if sizes else None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def train(self, mode: bool = True) -> "PriorBank":
+        """Frozen: always in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, x: Tensor, sigma: float | Tensor, keep: Tensor | None = None) -> Tensor:
+        """Outputs (N, B, 1, H, W); with `keep` (bool, (N, B) or (N, B, h, w)) zero where a prior is not kept.
+
+        A prior is computed for the images that keep it somewhere, and for no others.
+        """
+        if keep is None:
+            return torch.stack([prior(x, sigma) for prior in self.priors])
+        keep = keep.flatten(2).any(2) if keep.ndim > 2 else keep
+        if keep.shape != (len(self), len(x)) or keep.dtype != torch.bool:
+            raise ValueError(f"keep is {keep.dtype} {tuple(keep.shape)}; bool ({len(self)}, {len(x)}[, h, w]) is needed")
+        sigma = sigma_map(sigma, x).flatten()
+        out = x.new_zeros(len(self), *x.shape)
+        for i, prior in enumerate(self.priors):
+            if keep[i].any():
+                out[i, keep[i]] = prior(x[keep[i]], sigma[keep[i]])
+        return out
+
+
+def check(prior: Prior, x: Tensor, sigma: float | Tensor, name: str = "prior") -> None:
+    """Raises ValueError, naming the prior, if it returns NaN or another shape, or is not a pure function of each image."""
+    out = prior(x, sigma)
+    if out.shape != x.shape:
+        raise ValueError(f"{name} returned shape {tuple(out.shape)} for input {tuple(x.shape)}; the same shape is needed")
+    if not torch.isfinite(out).all():
+        raise ValueError(f"{name} returned NaN or infinite values at sigma = {sigma}; leave it out or mend its wrapper")
+    first = sigma[:1] if isinstance(sigma, Tensor) and sigma.ndim else sigma
+    alone = prior(x[:1], first)
+    if not torch.allclose(alone, out[:1], rtol=1e-4, atol=1e-5):
+        raise ValueError(f"{name} is not pure: its output for an image changes with the batch or with earlier calls")

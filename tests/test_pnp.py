@@ -1,0 +1,114 @@
+import pytest
+import torch
+from torch import nn
+
+from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, schedule, zoo
+from fusionlib.gates import Static, average
+from fusionlib.pnp import _hqs
+
+
+@pytest.fixture(scope="module")
+def array() -> Interferometer:
+    return Interferometer.eht2017(0.1)
+
+
+@pytest.fixture(scope="module")
+def y(array) -> torch.Tensor:
+    return array.observe(black_holes(3, 8).fine, 0)
+
+
+class Gaussian(nn.Module):
+    """Posterior mean under the prior N(0, tau^2 I): x tau^2 / (tau^2 + sigma^2)."""
+
+    img_channels, img_resolution = 1, None
+
+    def __init__(self, tau: float):
+        super().__init__()
+        self.tau = tau
+
+    def forward(self, x, sigma):
+        return x * self.tau**2 / (self.tau**2 + sigma**2)
+
+
+@pytest.mark.parametrize("name", ["identity", "tv", "ffdnet"])
+def test_a_bank_of_one_is_that_prior_bit_for_bit(array, y, name):
+    options = {"sigmas": schedule(0.3, 0.02, 5), "lam": 0.1}
+    single = hqs(y, array, zoo.load(name), **options)
+    for gate in (average(1), Static(torch.ones(1))):
+        fused = hqs(y, array, FusedPrior(PriorBank({name: zoo.load(name)}), gate), **options)
+        assert torch.equal(single.image, fused.image)
+        assert torch.equal(single.record["chi2"], fused.record["chi2"])
+
+
+def test_order_of_the_bank_does_not_matter(array, y):
+    options = {"sigmas": schedule(0.3, 0.02, 5), "lam": 0.1}
+    there = hqs(y, array, FusedPrior(zoo.bank(["identity", "tv"]), Static(torch.tensor([0.3, 0.7]))), **options)
+    back = hqs(y, array, FusedPrior(zoo.bank(["tv", "identity"]), Static(torch.tensor([0.7, 0.3]))), **options)
+    assert torch.allclose(there.image, back.image, atol=1e-6)
+    assert torch.equal(there.record["weights"], back.record["weights"].flip(1))
+
+
+def test_gaussian_prior_reaches_the_closed_form():
+    """At fixed sigma the fixed point solves (A'A + rho (1 - c)) x = A'y with c = tau^2 / (tau^2 + sigma^2)."""
+    array = Interferometer.eht2017(0.1, dtype=torch.float64)
+    y = array.observe(black_holes(2, 8).fine.double(), 0)
+    sigma, tau, lam = 0.2, 0.3, 0.5
+    rho, c = lam / sigma**2, tau**2 / (tau**2 + sigma**2)
+    result = hqs(y, array, Gaussian(tau), sigmas=[sigma] * 400, lam=lam)
+    a = array.matrix
+    x = torch.linalg.solve(a.T @ a + rho * (1 - c) * torch.eye(4096, dtype=a.dtype), a.T @ y.T).T
+    assert ((result.image.flatten(1) - c * x).norm() / (c * x).norm()) < 1e-5
+    assert (result.record["step"][-1] < 1e-6).all()
+
+
+def test_images_do_not_mix_in_a_batch(array, y):
+    options = {"sigmas": schedule(0.3, 0.02, 4), "lam": 0.1}
+    prior = zoo.load("ffdnet")
+    assert torch.allclose(hqs(y, array, prior, **options).image[1:2], hqs(y[1:2], array, prior, **options).image, atol=1e-5)
+
+
+def test_record_has_the_stated_shapes(array, y):
+    result = hqs(y, array, FusedPrior(zoo.bank(["identity", "tv"]), average(2)), sigmas=schedule(0.2, 0.02, 4), lam=0.1)
+    shapes = {k: tuple(v.shape) for k, v in result.record.items()}
+    assert shapes == {"chi2": (4, 3), "step": (4, 3), "weights": (4, 2, 3, 1, 1), "kept": (4, 2, 3)}
+    assert torch.allclose(result.record["weights"].sum(1), torch.ones(()))
+    assert result.seconds > 0
+
+
+def test_start_image_is_used(array, y):
+    options = {"sigmas": [0.1], "lam": 0.1}
+    start = torch.ones(3, 1, 64, 64)
+    assert not torch.allclose(hqs(y, array, zoo.Identity(), start=start, **options).image, hqs(y, array, zoo.Identity(), **options).image)
+
+
+def test_loop_is_one_graph(array, y):
+    fused = FusedPrior(zoo.bank(["identity", "tv"]), average(2))
+    compiled = torch.compile(_hqs, fullgraph=True, backend="eager")
+    args = (y, array, fused, (0.2, 0.1), 0.1, torch.zeros(3, 1, 64, 64))
+    with torch.inference_mode():
+        assert torch.allclose(compiled(*args)[0], _hqs(*args)[0], atol=1e-6)
+
+
+def test_bad_input_is_named(array, y):
+    prior, good = zoo.Identity(), {"sigmas": [0.1], "lam": 0.1}
+    broken = y.clone()
+    broken[0, 3] = torch.nan
+    with pytest.raises(ValueError, match="data y have NaN"):
+        hqs(broken, array, prior, **good)
+    for bad in ({"sigmas": [0.1, 0.0]}, {"lam": 0.0}, {"sigmas": []}):
+        with pytest.raises(ValueError, match="must be positive"):
+            hqs(y, array, prior, **(good | bad))
+    with pytest.raises(ValueError, match="sigma_max >= sigma_min"):
+        schedule(0.01, 0.1, 4)
+
+
+def test_a_prior_that_returns_nan_is_blamed_by_name(array, y):
+    class Sick(zoo.Identity):
+        def forward(self, x, sigma):
+            return x * torch.nan
+
+    bank = PriorBank({"healthy": zoo.Identity(), "sick": Sick()})
+    with pytest.raises(ValueError, match="sick returned NaN"):
+        hqs(y, array, FusedPrior(bank, average(2)), sigmas=[0.1], lam=0.1)
+    with pytest.raises(ValueError, match="Sick returned NaN"):
+        hqs(y, array, Sick(), sigmas=[0.1], lam=0.1)

