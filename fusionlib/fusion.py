@@ -17,14 +17,14 @@ class Fused(NamedTuple):
 
 
 def spread(w: Tensor, height: int, width: int) -> Tensor:
-    """Weights (N, B, h, w) on the image grid (N, B, 1, H, W), bilinear between patch centres; sums over N are kept."""
+    """Weights (N, B, h, w) on the image grid (N, B, 1, H, W), bilinear between patch centres; keeps sums over N."""
     if w.shape[2:] not in ((1, 1), (height, width)):
         w = F.interpolate(w, size=(height, width), mode="bilinear", align_corners=False)
     return w[:, :, None]
 
 
 class FusedPrior(nn.Module):
-    """sum_i w_i(x) P_i(x): a prior, to be used wherever a single prior is. Raises ValueError if the gate does not fit."""
+    """sum_i w_i(x) P_i(x): a prior, usable wherever a single prior is. Raises ValueError if the gate does not fit."""
 
     def __init__(self, bank: PriorBank, gate: nn.Module):
         super().__init__()

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 class Static(nn.Module):
     """The same weights (N,) for every image and noise level. Raises ValueError unless finite and summing to 1."""
 
+    w: Tensor
+
     def __init__(self, w: Tensor):
         super().__init__()
         w = torch.as_tensor(w, dtype=torch.float32)

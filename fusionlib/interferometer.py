@@ -8,7 +8,10 @@ Data live in whitened form: y (B, 2 M) stacks real and imaginary parts of the M 
 standard deviation; `visibilities` and `whiten` convert to and from complex Jansky.
 """
 
+import contextlib
+import io
 import math
+import warnings
 from pathlib import Path
 from typing import Self
 
@@ -115,7 +118,9 @@ class Interferometer(nn.Module):
         if scans is None:
             if coverage not in COVERAGE or not 0 <= draw < len(COVERAGE[coverage]):
                 known = {c: len(lists) for c, lists in COVERAGE.items()}
-                raise ValueError(f"eht2017: coverage {coverage}, draw {draw} unknown; coverage: number of draws: {known}")
+                raise ValueError(
+                    f"eht2017: coverage {coverage}, draw {draw} unknown; coverage: number of draws: {known}"
+                )
             scans = COVERAGE[coverage][draw]
         table = eht2017_table()
         if unknown := set(scans) - set(table.scan):
@@ -156,7 +161,7 @@ class Interferometer(nn.Module):
         npix = x.shape[-1]
         if x.ndim != 4 or x.shape[1] != 1 or x.shape[2] != npix or npix % self.npix:
             raise ValueError(
-                f"image has shape {tuple(x.shape)}; (B, 1, {self.npix}, {self.npix}) or a whole multiple of it is needed"
+                f"image has shape {tuple(x.shape)}; (B, 1, {self.npix}, {self.npix}) or a whole multiple is needed"
             )
         if npix == self.npix:
             return self.matrix
@@ -212,7 +217,11 @@ class Interferometer(nn.Module):
     def dirty_beam(self) -> Tensor:
         """Point-spread function (1, 1, npix, npix) with peak 1, weights 1 / sigma^2, centred between pixels."""
         weight = 1 / self.sigma**2
-        beam = (weight[:, None] * dft_matrix(self.u.cpu(), self.v.cpu(), self.npix, self.fov).to(self.u.device)).sum(0).real
+        beam = (
+            (weight[:, None] * dft_matrix(self.u.cpu(), self.v.cpu(), self.npix, self.fov).to(self.u.device))
+            .sum(0)
+            .real
+        )
         return (beam / beam.max()).view(1, 1, self.npix, self.npix).to(self.matrix.dtype)
 
     def dirty_image(self, y: Tensor) -> Tensor:
@@ -224,15 +233,17 @@ class Interferometer(nn.Module):
 
     def _check_data(self, y: Tensor) -> Tensor:
         if y.ndim != 2 or y.shape[1] != len(self.matrix):
-            raise ValueError(f"data y have shape {tuple(y.shape)}; (B, {len(self.matrix)}) is needed: whitened Re, then Im")
+            raise ValueError(
+                f"data y have shape {tuple(y.shape)}; (B, {len(self.matrix)}) is needed: whitened Re, then Im"
+            )
         return y
 
 
 def eht2017_table() -> pd.DataFrame:
     """All 216 baselines of the packaged schedule: scan, t1, t2, u, v [wavelengths], sigma [Jy], ut [h], seconds.
 
-    u, v from station positions, J2000 direction and IAU 1982 sidereal time; sigma = sqrt(S1 S2 / (2 bw t)) / 0.88 / sqrt 2
-    for Stokes I.
+    u, v from station positions, J2000 direction and IAU 1982 sidereal time; sigma for Stokes I from
+    SEFDs S: sqrt(S1 S2 / (2 bandwidth seconds)) / 0.88 / sqrt 2.
     """
     sites = pd.read_csv(PACKAGE / "data" / "eht2017_sites.csv").set_index("site")
     windows = pd.read_csv(PACKAGE / "data" / "eht2017_april11_scans.csv")
@@ -263,17 +274,22 @@ def eht2017_table() -> pd.DataFrame:
 
 def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
     """Scan-averaged table (columns as `eht2017_table`, and `vis` [Jy]) of a UVFITS file, through ehtim."""
+    quiet = io.StringIO()  # ehtim reports on stdout
     try:
-        import ehtim
+        with contextlib.redirect_stdout(quiet), warnings.catch_warnings(action="ignore"):
+            import ehtim
     except ImportError:
-        raise ValueError("from_uvfits needs ehtim; pip install 'fusionlib[eht]', or use from_table with a CSV") from None
+        raise ValueError(
+            "from_uvfits needs ehtim; pip install 'fusionlib[eht]', or use from_table with a CSV"
+        ) from None
     if not Path(path).is_file():
         raise ValueError(f"from_uvfits: there is no file {path}")
     try:
-        obs = ehtim.obsdata.load_uvfits(str(path))
-        obs.add_scans()
-        scans = np.asarray(obs.scans)
-        rows = obs.avg_coherent(0.0, scan_avg=True).data
+        with contextlib.redirect_stdout(quiet), warnings.catch_warnings(action="ignore"):
+            obs = ehtim.obsdata.load_uvfits(str(path))
+            obs.add_scans()
+            scans = np.asarray(obs.scans)
+            rows = obs.avg_coherent(0.0, scan_avg=True).data
     except Exception as error:
         raise ValueError(f"from_uvfits: {path} is no readable UVFITS ({type(error).__name__}: {error})") from None
     if not len(rows):

@@ -21,7 +21,7 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity (B,), Gaussian window of 11 px, sigma 1.5 px, data range 1 (torchmetrics)."""
+    """Structural similarity (B,): Gaussian window, sigma 1.5 px, data range 1, mean over the image (torchmetrics)."""
     value = structural_similarity_index_measure(x, truth, data_range=1.0, reduction="none")
     return value.reshape(-1) if isinstance(value, Tensor) else value[0]
 

@@ -24,7 +24,9 @@ class Reconstruction(NamedTuple):
 def schedule(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
     """`steps` noise levels falling geometrically from `sigma_max` to `sigma_min`."""
     if not (sigma_max >= sigma_min > 0 and steps >= 1):
-        raise ValueError(f"schedule: sigma_max >= sigma_min > 0 and steps >= 1 needed, got {sigma_max, sigma_min, steps}")
+        raise ValueError(
+            f"schedule: sigma_max >= sigma_min > 0 and steps >= 1 needed, got {sigma_max, sigma_min, steps}"
+        )
     return [sigma_max * (sigma_min / sigma_max) ** (k / max(steps - 1, 1)) for k in range(steps)]
 
 
@@ -40,7 +42,8 @@ def hqs(
     """Annealed half-quadratic splitting (Zhang et al., DPIR, TPAMI 2021) with the exact data prox.
 
     For each noise level: x = prox(z, y, rho = lam / sigma^2), then z = prior(x, sigma). `y` (B, 2 M) whitened data;
-    `start` (B, 1, H, H) is the first z, zero if not given, so that the first x is the Tikhonov image. Returns the last z.
+    `start` (B, 1, H, H) is the first z, zero if not given, so that the first x is the Tikhonov image.
+    The image returned is the last z.
     Raises ValueError for NaN data, sigma or lam <= 0, and, by name, for a prior that returns NaN or another shape.
     """
     if not torch.isfinite(y).all():
@@ -54,7 +57,9 @@ def hqs(
         image, record = _hqs(y, interferometer, prior, tuple(sigmas), lam, z)
     if not torch.isfinite(image).all():
         _blame(prior, interferometer.prox(z, y, lam / sigmas[0] ** 2), sigmas[0])
-        raise ValueError(f"hqs: the image is not finite after {len(sigmas)} iterations; try a larger lam or fewer steps")
+        raise ValueError(
+            f"hqs: the image is not finite after {len(sigmas)} iterations; try a larger lam or fewer steps"
+        )
     return Reconstruction(image, record, time.perf_counter() - began)
 
 

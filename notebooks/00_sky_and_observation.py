@@ -24,7 +24,7 @@ from fusionlib import Interferometer, black_holes, paper
 from fusionlib import sky as skies
 from fusionlib.interferometer import COVERAGE, S_REF, eht2017_table, read_uvfits
 
-torch.set_flush_denormal(True);  # denormal numbers slow CPUs down
+torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
@@ -35,9 +35,9 @@ observation: str = ""  # UVFITS file of a released observation, to compare with 
 # ## The sky
 #
 # A thin, turbulent disc around a spinning (Kerr) black hole: light bent to the camera directly and once around the hole
-# (the photon ring), redshifted by orbiting and falling gas. Spin, inclination, size, emissivity and turbulence are drawn
-# from stated ranges; the centre lies up to 12 µas off, peak brightness between 0.5 and 1. Spin below zero is a disc
-# turning against the hole; inclination beyond 90° a view from below.
+# (the photon ring), redshifted by orbiting and falling gas. Spin, inclination, size, emissivity and turbulence are
+# drawn from stated ranges; the centre lies up to 12 µas off, peak brightness between 0.5 and 1. Spin below zero is a
+# disc turning against the hole; inclination beyond 90° a view from below.
 
 # %%
 out = paper.output(profile)
@@ -50,8 +50,7 @@ paper.save(
     out,
     profile=profile,
     source=sky or "simulated, dev images 0-15",
-);
-
+)
 # %% [markdown]
 # The ranges the simulator draws from, and what each means:
 
@@ -97,8 +96,7 @@ pd.DataFrame(rows)
 # to say the rest.
 
 # %%
-paper.save(paper.figures.fig00_coverage, pd.concat(points), out, profile=profile);
-
+paper.save(paper.figures.fig00_coverage, pd.concat(points), out, profile=profile)
 # %% [markdown]
 # ## One observation
 #
@@ -122,15 +120,17 @@ paper.save(
     },
     out,
     profile=profile,
-);
-
+)
 # %% [markdown]
 # The truth itself does not reach a reduced chi-square of 1 at 64 pixels, because it was observed at 128:
 
 # %%
 n = min(16, len(shown.image))
 y = array.observe(shown.fine[:n], seed=0)
-chi2 = {"seen at 128 px": (y - array(shown.fine[:n])).square().mean(), "seen at 64 px": array.chi2(shown.image[:n], y).mean()}
+chi2 = {
+    "seen at 128 px": (y - array(shown.fine[:n])).square().mean(),
+    "seen at 64 px": array.chi2(shown.image[:n], y).mean(),
+}
 pd.DataFrame({"reduced chi-square of the truth": {k: round(float(v), 3) for k, v in chi2.items()}})
 
 # %% [markdown]
@@ -152,7 +152,9 @@ if observation:
     }
     release = pd.DataFrame({"packaged against released": found})
 else:
-    release = pd.DataFrame({"packaged against released": {"observation": "not given; set the parameter to the file's path"}})
+    release = pd.DataFrame(
+        {"packaged against released": {"observation": "not given; set the parameter to the file's path"}}
+    )
 release
 
 # %% [markdown]

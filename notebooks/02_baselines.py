@@ -11,8 +11,8 @@
 #
 # **How good is each prior alone, and is their plain average any better?**
 #
-# Every method runs the same Plug-and-Play loop (annealed half-quadratic splitting with the exact data step) and is tuned
-# alike: the same grid of settings, on the same few labelled training images, scored inside the loop.
+# Every method runs the same Plug-and-Play loop (annealed half-quadratic splitting with the exact data step) and is
+# tuned alike: the same grid of settings, on the same few labelled training images, scored inside the loop.
 
 # %%
 import pandas as pd
@@ -20,7 +20,7 @@ import torch
 
 from fusionlib import metrics, paper, zoo
 
-torch.set_flush_denormal(True);  # denormal numbers slow CPUs down
+torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
@@ -66,8 +66,7 @@ table.round(3)
 
 # %%
 facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
-paper.save(paper.figures.fig02_psnr, table, out, **facts);
-
+paper.save(paper.figures.fig02_psnr, table, out, **facts)
 # %% [markdown]
 # ## The pictures
 #
@@ -84,16 +83,15 @@ dirty = array.dirty_image(y)
 paper.save(
     paper.figures.fig02_reconstructions,
     {
-        "truth": truth[:, 0].numpy(),
-        "dirty": (dirty / dirty.amax((2, 3), keepdim=True))[:, 0].numpy(),
-        "image": images[:, :, 0].numpy(),
-        "psnr": torch.stack([metrics.psnr(x, truth) for x in images]).numpy(),
+        "truth": truth[:, 0].cpu().numpy(),
+        "dirty": (dirty / dirty.amax((2, 3), keepdim=True))[:, 0].cpu().numpy(),
+        "image": images[:, :, 0].cpu().numpy(),
+        "psnr": torch.stack([metrics.psnr(x, truth) for x in images]).cpu().numpy(),
         "method": list(results),
     },
     out,
     **facts,
-);
-
+)
 # %% [markdown]
 # ## On the way there
 #
@@ -101,11 +99,13 @@ paper.save(
 
 # %%
 paths = pd.concat(
-    pd.DataFrame({"method": m, "iteration": range(1, len(r.record["chi2"]) + 1)} | {k: v.mean(1) for k, v in r.record.items() if v.ndim == 2})
+    pd.DataFrame(
+        {"method": m, "iteration": range(1, len(r.record["chi2"]) + 1)}
+        | {k: v.mean(1).cpu() for k, v in r.record.items() if v.ndim == 2}
+    )
     for m, r in results.items()
 )
-paper.save(paper.figures.fig02_convergence, paths, out, **facts);
-
+paper.save(paper.figures.fig02_convergence, paths, out, **facts)
 # %% [markdown]
 # ## What follows
 #
@@ -114,9 +114,7 @@ paper.save(paper.figures.fig02_convergence, paths, out, **facts);
 # %%
 by_method = {s.method: paper.scores(s)["psnr"].mean(0) for s in whole}
 pairs = [(a, b) for a in by_method for b in by_method if a < b]
-comparison = [
-    {"method": a, "minus": b, **metrics.bootstrap(by_method[a] - by_method[b])._asdict()} for a, b in pairs
-]
+comparison = [{"method": a, "minus": b, **metrics.bootstrap(by_method[a] - by_method[b])._asdict()} for a, b in pairs]
 comparison = pd.DataFrame(comparison, columns=["method", "minus", "mean", "lo", "hi"]).round(3)
 paper.write_table(comparison, "tab02_pairs", out)
 comparison
@@ -125,4 +123,13 @@ comparison
 # ## Provenance
 
 # %%
-paper.show(paper.provenance(chapter="02_baselines", profile=profile, priors=found, sky=sky, observation=observation, **{k: facts[k] for k in ("split", "seeds")}))
+paper.show(
+    paper.provenance(
+        chapter="02_baselines",
+        profile=profile,
+        priors=found,
+        sky=sky,
+        observation=observation,
+        **{k: facts[k] for k in ("split", "seeds")},
+    )
+)

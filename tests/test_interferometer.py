@@ -30,7 +30,7 @@ def images() -> torch.Tensor:
 
 
 def test_packaged_coverage_is_the_released_one():
-    """216 visibilities; u, v within 2e-4 of the scan-averaged public-domain release (EHTC 2019-D01-01, 11 April, low)."""
+    """216 visibilities; u, v within 2e-4 of the scan-averaged public-domain release 2019-D01-01, 11 April, low band."""
     table = eht2017_table()
     released = pd.read_csv(DATA / "m87_2017_april11_lo_uv.csv")
     both = table.merge(released, on=["scan", "t1", "t2"], suffixes=("", "_r"))
@@ -42,8 +42,7 @@ def test_packaged_coverage_is_the_released_one():
 
 
 def test_coverage_lists_are_as_stated():
-    stations = eht2017_table().groupby("scan")[["t1", "t2"]].agg(set)
-    count = (stations.t1 | stations.t2).map(len)
+    count = eht2017_table().melt("scan", ["t1", "t2"]).groupby("scan").value.nunique()
     for coverage, scans in ((0.3, 7), (0.1, 3)):
         assert len(COVERAGE[coverage]) == 3
         for chosen in COVERAGE[coverage]:
@@ -113,15 +112,15 @@ def test_chi_square_of_the_truth_is_one(array, images):
 
 def test_observation_depends_on_seed_and_position_alone(array, images):
     y = array.observe(images, 3)
-    assert torch.equal(y[:2], array.observe(images[:2], 3))
-    assert not torch.equal(y, array.observe(images, 4))
+    assert torch.allclose(y[:2], array.observe(images[:2], 3), rtol=1e-4, atol=1e-3)
+    assert (y - array.observe(images, 4)).std() > 1
 
 
 def test_finer_sky_is_the_same_surface_brightness(array, images):
     fine = torch.nn.functional.interpolate(images, scale_factor=2, mode="nearest")
     coarse = array(images)
     assert float((array(fine) - coarse).norm() / coarse.norm()) < 0.05  # pulses differ, flux does not
-    short = np.hypot(array.u, array.v).argmin()
+    short = int(torch.hypot(array.u, array.v).argmin())
     assert torch.allclose(array(fine)[:, short], coarse[:, short], rtol=5e-3)
 
 
@@ -129,10 +128,10 @@ def test_dirty_image_of_a_point_has_unit_peak(array):
     x = torch.zeros(1, 1, 64, 64)
     x[0, 0, 32, 32] = 1
     dirty = array.dirty_image(array(x))
-    assert dirty.argmax() == 32 * 64 + 32 and abs(float(dirty.max()) - 1) < 0.02
+    assert dirty.argmax() == 32 * 64 + 32 and abs(float(dirty.max()) - 1) < 0.05  # less the pulse
 
 
-def test_uvfits_round_trip(tmp_path, capsys):
+def test_uvfits_round_trip(tmp_path):
     """What ehtim writes, `from_uvfits` reads: scan averages of simulated 10 s rows, and the systematic noise."""
     pytest.importorskip("ehtim")
     path = write_uvfits(tmp_path / "o.uvfits")
@@ -140,9 +139,12 @@ def test_uvfits_round_trip(tmp_path, capsys):
     plain = read_uvfits(path)
     assert set(table.t1) | set(table.t2) == {"AA", "AZ", "LM"} and len(table) == 6
     assert np.allclose(table.sigma**2, plain.sigma**2 + (0.1 * np.abs(plain.vis)) ** 2)
-    assert np.allclose(np.abs(plain.vis), 0.6, atol=1e-3)
+    image = torch.zeros(32, 32, dtype=F64)
+    image[16, 16] = 0.6
+    expected = dft_matrix(torch.tensor(plain.u), torch.tensor(plain.v), 32) @ image.flatten().to(torch.complex128)
+    assert np.abs(plain.vis - expected.numpy()).max() < 5e-3  # averaged over 3 minutes, against the mean u, v
     array = Interferometer.from_uvfits(path)
-    assert torch.allclose(array.visibilities(array.data)[0].abs(), torch.full((6,), 0.6), atol=1e-3)
+    assert torch.allclose(array.visibilities(array.data)[0].to(torch.complex128), expected, atol=5e-3)
 
 
 def write_uvfits(path: Path) -> Path:
@@ -150,11 +152,14 @@ def write_uvfits(path: Path) -> Path:
     import ehtim as eh
 
     table = pd.read_csv(PACKAGE / "data" / "eht2017_sites.csv").set_index("site")
-    lines = [f"{s} {table.x[s]} {table.y[s]} {table.z[s]} {table.sefd[s]} {table.sefd[s]} 0 0 0 0 0 0 0" for s in ("AA", "AZ", "LM")]
+    lines = [
+        f"{s} {table.x[s]} {table.y[s]} {table.z[s]} {table.sefd[s]} {table.sefd[s]} 0 0 0 0 0 0 0"
+        for s in ("AA", "AZ", "LM")
+    ]
     text = path.with_suffix(".txt")
     text.write_text("#Site X Y Z SEFDR SEFDL FR_PAR FR_EL FR_OFF DR_RE DR_IM DL_RE DL_IM\n" + "\n".join(lines) + "\n")
     im = eh.image.make_empty(32, FOV * eh.RADPERUAS, ra=12.51373, dec=12.39112, rf=227.07e9, source="M87", mjd=57854)
-    im = im.add_gauss(0.6, (eh.RADPERUAS, eh.RADPERUAS, 0, 0, 0))
+    im.imvec[16 * 32 + 16] = 0.6
     parts = [
         im.observe(eh.array.load_txt(str(text)), 10, 10, start, start + 0.05, 1.856e9, mjd=57854, timetype="UTC",
                    ttype="direct", ampcal=True, phasecal=True, add_th_noise=False, verbose=False)
@@ -187,7 +192,7 @@ def test_bad_tables(tmp_path):
         Interferometer.from_table(good.drop(columns="v"))
     with pytest.raises(ValueError, match="empty"):
         Interferometer.from_table(good, min_baseline=1e12)
-    with pytest.raises(ValueError, match="coverage 0.5"):
+    with pytest.raises(ValueError, match=r"coverage 0\.5"):
         Interferometer.eht2017(0.5)
     with pytest.raises(ValueError, match="no measured visibilities"):
         _ = Interferometer.from_table(good).data

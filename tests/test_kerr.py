@@ -26,7 +26,9 @@ def test_critical_curve_of_schwarzschild_is_sqrt27(degrees):
     half_pixel = 0.5 * 2.5 / 3.8
     for phi in np.linspace(0.1, 6.2, 8):
         alpha, beta = b * math.cos(phi), b * math.sin(phi)
-        _, captured = kerr.trace(alpha, beta, torch.zeros(1, dtype=F64), torch.tensor([math.radians(degrees)], dtype=F64), (48, 24, 24))
+        _, captured = kerr.trace(
+            alpha, beta, torch.zeros(1, dtype=F64), torch.tensor([math.radians(degrees)], dtype=F64), (48, 24, 24)
+        )
         edge = float(b[captured].max())
         assert abs(edge - math.sqrt(27)) < half_pixel, (degrees, phi, edge)
 
@@ -76,7 +78,9 @@ def test_radii_and_redshifts_agree_with_aart(a, degrees):
     for steps, r_limit in (((48, 24), 1e-4), ((16, 10), 1.5e-3)):
         crossings, _ = kerr.trace(alpha, beta, spin, i, steps)
         for n, crossing in enumerate(crossings):
-            r, sign, _, phi = raytracing.calculate_observables(grid, np.ones(len(grid), bool), float(i), a, n, distance=1e6)
+            r, sign, _, phi = raytracing.calculate_observables(
+                grid, np.ones(len(grid), bool), float(i), a, n, distance=1e6
+            )
             both = crossing.hit.numpy() & np.isfinite(r) & (r < 50) & (r > 1.02 * (1 + math.sqrt(1 - a**2)))
             assert both.sum() > 500
             assert np.abs(crossing.r.numpy() / r - 1)[both].max() < r_limit

@@ -17,9 +17,12 @@ def test_psnr_and_ssim_agree_with_scikit_image():
     x, truth = pair()
     for k in range(3):
         a, b = truth[k, 0].double().numpy(), x[k, 0].double().numpy()
-        assert math.isclose(metrics.psnr(x, truth)[k], skimage.peak_signal_noise_ratio(a, b, data_range=1), abs_tol=1e-3)
+        assert math.isclose(
+            metrics.psnr(x, truth)[k], skimage.peak_signal_noise_ratio(a, b, data_range=1), abs_tol=1e-3
+        )
         kind = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
-        assert math.isclose(metrics.ssim(x, truth)[k], skimage.structural_similarity(a, b, **kind), abs_tol=2e-2)
+        whole = skimage.structural_similarity(a, b, full=True, **kind)[1].mean()  # borders differ slightly
+        assert math.isclose(metrics.ssim(x, truth)[k], whole, abs_tol=2e-3)
 
 
 def test_blur_of_a_point_is_the_gaussian():
@@ -41,7 +44,9 @@ def test_scores_name_everything():
     array = Interferometer.eht2017(0.1)
     x, truth = pair()
     found = metrics.scores(x, truth, array, array.observe(truth, 0))
-    assert set(found) == {"psnr", "ssim", "psnr_blur", "nxcorr", "chi2_vis"} and all(v.shape == (3,) for v in found.values())
+    assert set(found) == {"psnr", "ssim", "psnr_blur", "nxcorr", "chi2_vis"} and all(
+        v.shape == (3,) for v in found.values()
+    )
 
 
 def test_bootstrap_interval_of_normal_images_is_the_textbook_one():

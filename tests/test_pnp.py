@@ -64,7 +64,9 @@ def test_gaussian_prior_reaches_the_closed_form():
 def test_images_do_not_mix_in_a_batch(array, y):
     options = {"sigmas": schedule(0.3, 0.02, 4), "lam": 0.1}
     prior = zoo.load("ffdnet")
-    assert torch.allclose(hqs(y, array, prior, **options).image[1:2], hqs(y[1:2], array, prior, **options).image, atol=1e-5)
+    assert torch.allclose(
+        hqs(y, array, prior, **options).image[1:2], hqs(y[1:2], array, prior, **options).image, atol=1e-5
+    )
 
 
 def test_record_has_the_stated_shapes(array, y):
@@ -78,7 +80,9 @@ def test_record_has_the_stated_shapes(array, y):
 def test_start_image_is_used(array, y):
     options = {"sigmas": [0.1], "lam": 0.1}
     start = torch.ones(3, 1, 64, 64)
-    assert not torch.allclose(hqs(y, array, zoo.Identity(), start=start, **options).image, hqs(y, array, zoo.Identity(), **options).image)
+    assert not torch.allclose(
+        hqs(y, array, zoo.Identity(), start=start, **options).image, hqs(y, array, zoo.Identity(), **options).image
+    )
 
 
 def test_loop_is_one_graph(array, y):

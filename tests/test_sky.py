@@ -76,7 +76,11 @@ def test_folder_of_images_becomes_a_sky(tmp_path):
 
 @pytest.mark.parametrize(
     ("array", "message"),
-    [(np.ones((64, 32)), "square"), (np.full((64, 64), np.nan), "not finite"), (np.zeros((64, 64)), "no positive pixel")],
+    [
+        (np.ones((64, 32)), "square"),
+        (np.full((64, 64), np.nan), "not finite"),
+        (np.zeros((64, 64)), "no positive pixel"),
+    ],
 )
 def test_bad_images_are_named(tmp_path, array, message):
     np.save(tmp_path / "bad.npy", array)

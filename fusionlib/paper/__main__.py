@@ -1,5 +1,7 @@
-"""`python -m fusionlib.paper SPEC`: one job, a Spec as JSON. `python -m fusionlib.paper chapter NAME PROFILE PARAMETERS DONE`:
-one chapter. Used by the Snakefile; prints one line when done."""
+"""One job, a Spec as JSON: `python -m fusionlib.paper SPEC`.
+
+Or one chapter: `python -m fusionlib.paper chapter NAME PROFILE PARAMETERS DONE`. For the Snakefile; prints a line.
+"""
 
 import json
 import os

@@ -69,13 +69,20 @@ def run_chapter(name: str, profile: str, parameters: dict[str, Any]) -> Path:
             result.replace(aside)
         except PapermillExecutionError as error:
             result.replace(failed)
-            raise RuntimeError(f"{name}: {error.ename}: {error.evalue} (see {failed.relative_to(files.home())})") from None
+            raise RuntimeError(
+                f"{name}: {error.ename}: {error.evalue} (see {failed.relative_to(files.home())})"
+            ) from None
         finally:
             start.unlink(missing_ok=True)
             result.unlink(missing_ok=True)
     seconds = round(time.perf_counter() - began, 1)
     prefix = name[:2]
-    made = sorted(p.name for kind in ("fig", "tab") for p in output(profile).glob(f"*/{kind}{prefix}_*") if p.suffix in (".png", ".csv"))
+    made = sorted(
+        p.name
+        for kind in ("fig", "tab")
+        for p in output(profile).glob(f"*/{kind}{prefix}_*")
+        if p.suffix in (".png", ".csv")
+    )
     made = [m for m in made if m.endswith(".png") or m.startswith("tab")]
     facts = provenance(chapter=name, profile=profile, parameters=parameters, seconds=seconds, made=made)
     write(output(profile) / f"{name}.json", facts)

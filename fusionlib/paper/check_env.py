@@ -17,7 +17,9 @@ def checks() -> list[tuple[bool, str]]:
     found = [(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} (3.11 is the reference)")]
     pins = files.home() / "constraints.txt"
     wanted = dict(re.findall(r"^([\w.-]+)==(\S+)$", pins.read_text() if pins.exists() else "", re.MULTILINE))
-    needed = {re.split(r"[<>=\[; ]", r)[0] for r in importlib.metadata.requires("fusionlib") or [] if "extra ==" not in r}
+    needed = {
+        re.split(r"[<>=\[; ]", r)[0] for r in importlib.metadata.requires("fusionlib") or [] if "extra ==" not in r
+    }
     for name in sorted(needed, key=str.lower):
         try:
             version = importlib.metadata.version(name)
@@ -34,7 +36,9 @@ def checks() -> list[tuple[bool, str]]:
     except ValueError as error:
         found.append((False, str(error)))
     _, lacking = zoo.available(zoo.PRIORS)
-    found += [(name not in lacking, f"prior {name}" + f": {lacking.get(name)}" * (name in lacking)) for name in zoo.PRIORS]
+    found += [
+        (name not in lacking, f"prior {name}" + f": {lacking.get(name)}" * (name in lacking)) for name in zoo.PRIORS
+    ]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: the CPU is used"
     return [*found, (True, f"GPU: {device}; {os.cpu_count()} cores")]
 

@@ -1,11 +1,12 @@
 """One experiment: a method, tuned on its n labels, scored on held-out images; computed once and found again."""
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -57,10 +58,10 @@ class Spec:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "Spec":
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
         """From JSON, lists as tuples. Raises ValueError for unknown or missing fields."""
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
         except TypeError as error:
             raise ValueError(f"Spec: {error}") from None
 
@@ -89,31 +90,40 @@ def _content(path: str) -> Any:
 # --- the pieces ---
 
 
+def device() -> torch.device:
+    """Where experiments run: FUSIONLIB_DEVICE, by default `auto`: the GPU if there is one, else the CPU."""
+    name = os.environ.get("FUSIONLIB_DEVICE", "auto")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
 def arrays(spec: Spec) -> list[Interferometer]:
     """The interferometers of a coverage: one, or three lists of scans whose scores are averaged."""
     if spec.observation:
         read = Interferometer.from_table if spec.observation.endswith(".csv") else Interferometer.from_uvfits
         whole = read(spec.observation)
         if spec.coverage == 1.0:
-            return [whole]
+            return [whole.to(device())]
         if "scan" not in whole.table:
             raise ValueError(f"{spec.observation} has no column scan: coverage must be 1.0")
         lists = [whole.table[whole.table.scan.isin(scans)] for scans in COVERAGE[spec.coverage]]
-        return [Interferometer.from_table(table) for table in lists]
-    return [Interferometer.eht2017(spec.coverage, draw) for draw in range(len(COVERAGE[spec.coverage]))]
+        return [Interferometer.from_table(table).to(device()) for table in lists]
+    return [Interferometer.eht2017(spec.coverage, draw).to(device()) for draw in range(len(COVERAGE[spec.coverage]))]
 
 
 def prior_of(spec: Spec) -> nn.Module:
     """The prior that a method plugs in."""
     kind, _, name = spec.method.partition(":")
-    return zoo.load(name) if kind == "single" else FusedPrior(zoo.bank(spec.priors), average(len(spec.priors)))
+    prior = zoo.load(name) if kind == "single" else FusedPrior(zoo.bank(spec.priors), average(len(spec.priors)))
+    return prior.to(device())
 
 
-def observed(spec: Spec, split: str, n: int, draw: int, array: Interferometer, index: slice = slice(None)) -> tuple[Tensor, Tensor]:
+def observed(
+    spec: Spec, split: str, n: int, draw: int, array: Interferometer, index: slice = slice(None)
+) -> tuple[Tensor, Tensor]:
     """Truth (n, 1, 64, 64) and whitened data (n, 2 M) of a split; noise from (split, seed, draw, image)."""
     images = sky.split(split, n, seed=spec.seed, source=spec.sky)
-    y = array.observe(images.fine, sky.SEEDS[split] * 10_000 + spec.seed * 10 + draw)
-    return images.image[index], y[index]
+    y = array.observe(images.fine.to(device()), sky.SEEDS[split] * 10_000 + spec.seed * 10 + draw)
+    return images.image.to(device())[index], y[index]
 
 
 Settings = dict[str, float]
@@ -143,7 +153,9 @@ def tune(spec: Spec) -> tuple[Settings, float]:
         rows = []
         for settings in candidates:
             found = [
-                metrics.psnr(reconstruct(spec, settings, prior, a, y[: -(-len(y) // share)]).image, x[: -(-len(y) // share)])
+                metrics.psnr(
+                    reconstruct(spec, settings, prior, a, y[: -(-len(y) // share)]).image, x[: -(-len(y) // share)]
+                )
                 for a, (x, y) in zip(lists, data, strict=True)
                 if len(y)
             ]
@@ -208,7 +220,7 @@ def _scores(spec: Spec) -> Record:
             seconds += result.seconds
             parts.append(metrics.scores(result.image, truth[b : b + BATCH], array, y[b : b + BATCH]))
         for name in SCORES:
-            rows[name].append(torch.cat([p[name] for p in parts]).numpy())
+            rows[name].append(torch.cat([p[name] for p in parts]).cpu().numpy())
     draws = len(rows["psnr"])
     calls = spec.steps * (len(spec.priors) if spec.method == "average" else 1)
     return {name: np.stack(v) for name, v in rows.items()} | {

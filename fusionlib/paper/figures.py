@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fusionlib import files
 from fusionlib.interferometer import S_REF
@@ -28,7 +29,7 @@ SCALE = f"image value (1 = {1e3 * S_REF:g} mJy per 2.5 µas pixel)"
 
 def fig00_sky(data: Arrays) -> Figure:
     """`image` (16, 128, 128), `spin`, `inclination` (16,)."""
-    fig, axes = plt.subplots(4, 4, figsize=(style.WIDTH, 7.4))
+    fig, axes = plt.subplots(4, 4, figsize=(style.WIDTH, 8.1))
     for ax, image, a, i in zip(axes.flat, data["image"], data["spin"], data["inclination"], strict=True):
         shown = _sky(ax, image, f"a = {a:+.2f}, i = {i:.0f}°")
     _frame(axes)
@@ -38,12 +39,15 @@ def fig00_sky(data: Arrays) -> Figure:
 
 def fig00_coverage(data: pd.DataFrame) -> Figure:
     """Rows: coverage, u, v [Gλ], scan, visibilities, rank (the last two constant within a coverage)."""
-    fig, axes = plt.subplots(1, data.coverage.nunique(), figsize=(style.WIDTH, 2.9), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, data.coverage.nunique(), figsize=(style.WIDTH, 2.6), sharex=True, sharey=True, squeeze=False
+    )
     for ax, (coverage, part) in zip(axes.flat, data.groupby("coverage", sort=False), strict=True):
         for sign in (1, -1):
             ax.scatter(sign * part.u, sign * part.v, s=5, color=style.COVERAGE_COLORS[float(coverage)], lw=0)  # type: ignore[arg-type]
-        ax.set(title=f"coverage {coverage}: {part.scan.nunique()} scans\n{part.visibilities.iloc[0]} visibilities, rank {part['rank'].iloc[0]}")
-        ax.set(xlabel="u [Gλ]", aspect="equal", xlim=(9, -9), ylim=(-9, 9))
+        count, rank = part.visibilities.iloc[0], part["rank"].iloc[0]
+        ax.set(title=f"coverage {coverage}: {part.scan.nunique()} scans\n{count} visibilities, rank {rank}")
+        ax.set(xlabel="u [Gλ]", aspect="equal", xlim=(9, -9), ylim=(-6.5, 6.5))
     axes[0, 0].set_ylabel("v [Gλ]")
     return fig
 
@@ -53,8 +57,13 @@ def fig00_observation(data: Arrays) -> Figure:
     fig = plt.figure(figsize=(style.WIDTH, 4.9))
     axes = fig.subplot_mosaic([["truth", "beam", "dirty"], ["amp", "amp", "amp"]], height_ratios=[1, 0.9])
     shown = _sky(axes["truth"], data["truth"], "truth")
-    fig.colorbar(shown, ax=axes["truth"], shrink=0.7, location="bottom", label=f"1 = {1e3 * S_REF:g} mJy / pixel")
-    for name, title, unit in (("beam", "dirty beam", "response (peak 1)"), ("dirty", "dirty image", f"1 = {1e3 * S_REF:g} mJy / beam")):
+    fig.colorbar(
+        shown, ax=axes["truth"], shrink=0.7, location="bottom", label=f"1 = {1e3 * S_REF:g} mJy / pixel", extend="max"
+    )
+    for name, title, unit in (
+        ("beam", "dirty beam", "response (peak 1)"),
+        ("dirty", "dirty image", f"1 = {1e3 * S_REF:g} mJy / beam"),
+    ):
         top = float(np.abs(data[name]).max())
         axes[name].imshow(data[name], cmap=style.SIGNED, vmin=-top, vmax=top, extent=EXTENT)
         axes[name].set_title(title)
@@ -62,7 +71,16 @@ def fig00_observation(data: Arrays) -> Figure:
     _frame(np.array([axes["truth"], axes["beam"], axes["dirty"]]))
     ax = axes["amp"]
     order = np.argsort(data["baseline"])
-    ax.errorbar(data["baseline"], data["amplitude"], data["sigma"], fmt="o", ms=2.5, lw=0.6, color=style.COVERAGE_COLORS[1.0], label="observed, with its thermal noise")
+    ax.errorbar(
+        data["baseline"],
+        data["amplitude"],
+        data["sigma"],
+        fmt="o",
+        ms=2.5,
+        lw=0.6,
+        color=style.COVERAGE_COLORS[1.0],
+        label="observed, with its thermal noise",
+    )
     ax.plot(data["baseline"][order], data["clean"][order], "x", ms=3, mew=0.6, color="black", label="noise-free")
     ax.set(yscale="log", xlabel="baseline length [Gλ]", ylabel="|visibility| [Jy]", xlim=(0, None))
     ax.legend(loc="upper right", ncols=2)
@@ -73,13 +91,13 @@ def fig00_observation(data: Arrays) -> Figure:
 
 
 def fig02_reconstructions(data: Arrays) -> Figure:
-    """`truth` (K, H, W), `dirty` (K, H, W, scaled to peak 1), `image` (methods, K, H, W), `psnr` (methods, K), `method`."""
+    """`truth`, `dirty` (K, H, W; the latter with peak 1), `image` (methods, K, H, W), `psnr` (methods, K), `method`."""
     methods, count = [str(m) for m in data["method"]], len(data["truth"])
-    fig, axes = plt.subplots(count, len(methods) + 2, figsize=(style.WIDTH * 1.25, 1.62 * count + 0.7), squeeze=False)
+    fig, axes = plt.subplots(count, len(methods) + 2, figsize=(style.WIDTH * 1.25, 1.46 * count + 0.85), squeeze=False)
     for row, truth, dirty, k in zip(axes, data["truth"], data["dirty"], range(count), strict=True):
         _sky(row[0], truth, "truth" if k == 0 else "")
         row[1].imshow(dirty, cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
-        row[1].set_title("dirty image, peak 1" if k == 0 else "")
+        row[1].set_title("dirty image (own scale)" if k == 0 else "")
         for ax, method, image, psnr in zip(row[2:], methods, data["image"][:, k], data["psnr"][:, k], strict=True):
             shown = _sky(ax, image, style.label(method) if k == 0 else "")
             ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)
@@ -92,12 +110,26 @@ def fig02_psnr(data: pd.DataFrame) -> Figure:
     """Table in the schema: PSNR with its interval, one panel per coverage."""
     data = data[data.method != "best_single"]
     coverages = list(dict.fromkeys(data.coverage))
-    fig, axes = plt.subplots(1, len(coverages), figsize=(style.WIDTH, 0.9 + 0.28 * data.method.nunique()), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(coverages), figsize=(style.WIDTH, 0.9 + 0.28 * data.method.nunique()), sharey=True, squeeze=False
+    )
     for ax, coverage in zip(axes.flat, coverages, strict=True):
         part = data[data.coverage == coverage][::-1]
         for y, row in enumerate(part.itertuples()):
-            ax.errorbar(row.psnr, y, xerr=[[row.psnr - row.psnr_lo], [row.psnr_hi - row.psnr]], fmt="o", ms=5, color=style.color(str(row.method)))
-        ax.set(yticks=range(len(part)), yticklabels=[style.label(m) for m in part.method], title=f"coverage {coverage}", xlabel="PSNR [dB]")
+            ax.errorbar(
+                row.psnr,
+                y,
+                xerr=[[row.psnr - row.psnr_lo], [row.psnr_hi - row.psnr]],
+                fmt="o",
+                ms=5,
+                color=style.color(str(row.method)),
+            )
+        ax.set(
+            yticks=range(len(part)),
+            yticklabels=[style.label(m) for m in part.method],
+            title=f"coverage {coverage}",
+            xlabel="PSNR [dB]",
+        )
         ax.margins(y=0.2)
         ax.grid(axis="x", alpha=0.3)
     return fig
@@ -108,10 +140,20 @@ def fig02_convergence(data: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 2.7))
     for method, part in data.groupby("method", sort=False):
         for ax, column in zip(axes, ("step", "chi2"), strict=True):
-            ax.plot(part.iteration, part[column], "o-", ms=2.5, lw=1.2, color=style.color(str(method)), label=style.label(str(method)))
+            ax.plot(
+                part.iteration,
+                part[column],
+                "o-",
+                ms=2.5,
+                lw=1.2,
+                color=style.color(str(method)),
+                label=style.label(str(method)),
+            )
     axes[0].set(xlabel="iteration", ylabel="RMS change of the image", yscale="log")
     axes[1].set(xlabel="iteration", ylabel="reduced χ² of the denoised image", yscale="log")
     axes[1].axhline(1, color="black", lw=0.6, ls=":")
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(fontsize=8)
     return fig
 
@@ -120,8 +162,8 @@ def fig02_convergence(data: pd.DataFrame) -> Figure:
 
 
 def _sky(ax: Axes, image: np.ndarray, title: str) -> mpl.image.AxesImage:
-    """An intensity picture on the shared scale 0 .. 1."""
-    shown = ax.imshow(image, cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
+    """An intensity picture on the shared scale."""
+    shown = ax.imshow(image, cmap=style.SKY, vmin=0, vmax=style.SKY_TOP, extent=EXTENT)
     ax.set_title(title)
     return shown
 
@@ -135,9 +177,10 @@ def _frame(axes: np.ndarray) -> None:
     ax = axes.flat[0]
     ax.plot([70, 20], [-70, -70], color="white", lw=1.5)
     ax.text(45, -66, "50 µas", color="white", ha="center", va="bottom", fontsize=7)
+    arrow = {"arrowstyle": "-|>", "color": "white", "lw": 0.8, "mutation_scale": 6, "shrinkA": 0, "shrinkB": 0}
     for dx, dy, name in ((0, 22, "N"), (22, 0, "E")):
-        ax.annotate("", (-70 + dx, 48 + dy), (-70, 48), arrowprops={"arrowstyle": "-|>", "color": "white", "lw": 0.8, "mutation_scale": 6})
-        ax.text(-70 + 1.0 * dx, 48 + 1.05 * dy, name, color="white", fontsize=6, ha="right" if dx else "center", va="center" if dx else "bottom")
+        ax.annotate("", (-68 + dx, 40 + dy), (-68, 40), arrowprops=arrow)
+        ax.text(-68 + 1.4 * dx, 40 + 1.4 * dy, name, color="white", fontsize=6, ha="center", va="center")
 
 
 # --- saving and redrawing ---

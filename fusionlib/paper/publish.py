@@ -1,4 +1,4 @@
-"""Publish a finished run: `python -m fusionlib.paper.publish quick` copies it into figures/, notebooks/ and README.md."""
+"""Publish a finished run into figures/, notebooks/ and README.md: `python -m fusionlib.paper.publish quick`."""
 
 import json
 import re
@@ -38,19 +38,20 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def results_markdown(table: pd.DataFrame, profile: str) -> str:
     """The full-coverage rows for the README."""
     p = profile_of(profile)
-    whole = table[(table.coverage == 1.0) & (table.method != "best_single")]
-    images = {"dev": "development", "test": "test"}[p.split]
+    whole = table.query("coverage == 1.0 and method != 'best_single'").sort_values("psnr", ascending=False)
+    images, seeds = {"dev": "development", "test": "test"}[p.split], len(p.seeds)
     lines = [
-        f"Profile `{profile}`: {whole.n_test.iloc[0]} {images} images, {whole.n_train.iloc[0]} labelled images for tuning, "
-        f"{len(p.seeds)} seed{'s' * (len(p.seeds) > 1)}, full coverage; 95 % intervals.",
+        f"Profile `{profile}`: {whole.n_test.iloc[0]} {images} images, {whole.n_train.iloc[0]} labelled to tune on, "
+        f"{seeds} seed{'s' * (seeds > 1)}, full coverage; 95 % intervals.",
         "",
         "| method | PSNR [dB] | against best single prior | SSIM | PSNR at 20 µas [dB] | reduced χ² |",
         "|---|---|---|---|---|---|",
     ]
-    for r in whole.sort_values("psnr", ascending=False).itertuples():
-        delta = "the best" if r.delta_lo == r.delta_hi == 0 else f"{r.delta_best_single:+.2f} ({r.delta_lo:+.2f} … {r.delta_hi:+.2f})"
-        psnr = f"{r.psnr:.2f} ({r.psnr_lo:.2f} … {r.psnr_hi:.2f})"
-        lines.append(f"| `{r.method}` | {psnr} | {delta} | {r.ssim:.3f} | {r.psnr_blur:.1f} | {r.chi2_vis:.2f} |")
+    for _, r in whole.iterrows():
+        delta = f"{r.delta_best_single:+.2f} ({r.delta_lo:+.2f} … {r.delta_hi:+.2f})"
+        delta = "the best" if r.delta_lo == r.delta_hi == 0 else delta
+        scores = f"{r.psnr:.2f} ({r.psnr_lo:.2f} … {r.psnr_hi:.2f}) | {delta} | {r.ssim:.3f} | {r.psnr_blur:.1f}"
+        lines.append(f"| `{r.method}` | {scores} | {r.chi2_vis:.2f} |")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from fusionlib import files, zoo
-from fusionlib.paper.chapter import chapter_of, check_parameters, parameters_of, source
+from fusionlib.paper.chapter import chapter_of, parameters_of, source
 from fusionlib.paper.experiment import BANKS, Spec, prior_of, record_key, settings_grid, store_paths
 from fusionlib.paper.manifest import output
 from fusionlib.paper.profiles import CHAPTERS, Chapter, profile_of
@@ -30,7 +30,7 @@ from fusionlib.paper.profiles import CHAPTERS, Chapter, profile_of
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left to do: jobs {output path: spec as JSON}, chapters {done path: (name, parameters as JSON, job paths)}."""
+    """What is left: `jobs` {output: spec as JSON}, `chapters` {output: (name, parameters as JSON, job outputs)}."""
 
     profile: str
     jobs: dict[str, str]
@@ -49,9 +49,12 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
     profile_of(profile)
     chapters = [chapter_of(name) for name in only] or CHAPTERS
     known = {c.name: set(parameters_of(c.name)) for c in chapters}
-    if unknown := set(parameters) - set.union(*known.values()):
-        check_parameters(chapters[-1].name, {k: parameters[k] for k in unknown})
-    jobs, graph = {}, {}
+    if unknown := set(parameters).difference(*known.values()):
+        raise ValueError(
+            f"no chapter has a parameter {sorted(unknown)}; there are {sorted(set().union(*known.values()))}"
+        )
+    jobs: dict[str, str] = {}
+    graph: dict[str, tuple[str, str, list[str]]] = {}
     code = files.code_hash("paper.chapter", "paper.figures", "paper.tables", "paper.profiles")
     for chapter in chapters:
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
@@ -137,7 +140,16 @@ def walk(plan: Plan, cores: int) -> None:
     todo.write_text(json.dumps(asdict(plan)))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(files.home() / "notebooks" / "Snakefile")]
     command += ["--directory", str(todo.parent), "--cores", str(cores), "--config", f"plan={todo}"]
-    command += ["--rerun-incomplete", "--keep-going", "--nolock", "--rerun-triggers", "mtime", "--quiet", "rules", "progress"]
+    command += [
+        "--rerun-incomplete",
+        "--keep-going",
+        "--nolock",
+        "--rerun-triggers",
+        "mtime",
+        "--quiet",
+        "rules",
+        "progress",
+    ]
     environment = {
         **os.environ,
         "FUSIONLIB_RUNNER": str(os.getpid()),
@@ -153,9 +165,15 @@ def walk(plan: Plan, cores: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fusionlib.paper.run", description=__doc__)
     parser.add_argument("profile", choices=["smoke", "quick", "paper"])
-    parser.add_argument("--only", action="append", default=[], metavar="NN", help="a chapter, by number; may be repeated")
-    parser.add_argument("--cores", type=int, default=min(2, os.cpu_count() or 1), help="jobs at a time, one thread each")
-    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="notebook parameter")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NN", help="a chapter, by number; may be repeated"
+    )
+    parser.add_argument(
+        "--cores", type=int, default=min(2, os.cpu_count() or 1), help="jobs at a time, one thread each"
+    )
+    parser.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="notebook parameter"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:

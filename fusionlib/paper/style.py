@@ -1,10 +1,10 @@
 """The look of every figure: sizes, one colour per method, one colour map per kind of picture."""
 
 import matplotlib as mpl
-import seaborn as sns
 
 WIDTH = 7.0  # inches, a full text width
 SKY = "inferno"  # intensity
+SKY_TOP = 0.5  # every intensity map is shown on 0 .. SKY_TOP; photon rings may exceed it
 SIGNED = "RdBu_r"  # what can be negative
 DPI = 150
 
@@ -36,6 +36,8 @@ def color(method: str) -> str:
 
 def use() -> None:
     """Set matplotlib's defaults for the paper."""
+    import seaborn as sns  # a second of import that jobs do not need
+
     sns.set_theme(context="paper", style="ticks")
     mpl.rcParams.update(
         {

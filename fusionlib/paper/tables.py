@@ -10,11 +10,12 @@ from fusionlib import files
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import BANKS, Record, Spec, scores
 
-SCHEMA = (
-    "method kind bank regime coverage resolution n_train seed n_test psnr psnr_lo psnr_hi delta_best_single delta_lo "
-    "delta_hi ssim psnr_blur nxcorr chi2_vis trainable prior_calls seconds"
-).split()
-DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4} | dict.fromkeys(SCHEMA[9:15] + ["psnr_blur", "chi2_vis"], 3)
+KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
+INTERVALS = ("psnr", "psnr_lo", "psnr_hi", "delta_best_single", "delta_lo", "delta_hi")
+SCHEMA = (*KEYS, *INTERVALS, "ssim", "psnr_blur", "nxcorr", "chi2_vis", "trainable", "prior_calls", "seconds")
+DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4} | dict.fromkeys(
+    (*INTERVALS, "psnr_train", "psnr_blur", "chi2_vis"), 3
+)
 
 
 def bank_name(priors: Sequence[str]) -> str:
@@ -35,7 +36,9 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
         for s in specs:
             if s.coverage == coverage:
                 group.setdefault(s.method, []).append((s, scores(s)))
-        singles = {m: np.mean([float(r["psnr_train"]) for _, r in g]) for m, g in group.items() if m.startswith("single:")}
+        singles = {
+            m: np.mean([float(r["psnr_train"]) for _, r in g]) for m, g in group.items() if m.startswith("single:")
+        }
         best = max(singles, key=lambda m: singles[m], default=None)
         if best is not None:
             group["best_single"] = group[best]
@@ -63,7 +66,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
                     "seconds": np.mean([float(r["seconds"]) for _, r in found]),
                 }
             )
-    return pd.DataFrame(rows, columns=SCHEMA)
+    return pd.DataFrame(rows, columns=list(SCHEMA))
 
 
 def _per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:

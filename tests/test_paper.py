@@ -1,0 +1,193 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionlib import files
+from fusionlib.paper import Spec, baseline_specs, experiment, figures, save, score_table, scores, tuned
+from fusionlib.paper.chapter import check_parameters
+from fusionlib.paper.publish import fill
+from fusionlib.paper.run import main, make_plan
+from fusionlib.paper.tables import SCHEMA
+
+SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2, "sigma_max": (0.2,), "lam": (0.1, 1.0)}
+
+
+def small(method: str = "single:tv", priors: tuple[str, ...] = ("tv",), **more) -> Spec:
+    return Spec(method=method, priors=priors, **(SMALL | more))
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path) -> Path:
+    """An empty project folder with the chapters and this machine's caches of weights and skies."""
+    real = files.home()
+    (tmp_path / "build").mkdir()
+    (tmp_path / "notebooks").symlink_to(real / "notebooks")
+    cache = real / "build" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "build" / "cache").symlink_to(cache)
+    monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_scores_are_computed_once_then_found(home, monkeypatch):
+    first = scores(small())
+    assert first["psnr"].shape == (3, 2)  # three scan lists, two images
+    monkeypatch.setattr(experiment, "reconstruct", None)  # nothing may be computed now
+    again = scores(small())
+    assert all(np.array_equal(first[k], again[k]) for k in first)
+
+
+def test_key_names_everything_that_matters(tmp_path):
+    keys = {small().key, small(seed=1).key, small(lam=(0.1,)).key, small(n_test=3).key, small(coverage=1.0).key}
+    assert len(keys) == 5
+    table = tmp_path / "uv.csv"
+    table.write_text("u,v,sigma\n1e9,1e9,0.01\n")
+    before = small(observation=str(table)).key
+    table.write_text("u,v,sigma\n1e9,1e9,0.02\n")
+    assert small(observation=str(table)).key != before
+
+
+def test_code_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "low.py").write_text('"""Doc."""\nx = 1  # comment\n')
+    (tmp_path / "high.py").write_text("from fusionlib import low\ny = low.x\n")
+    monkeypatch.setattr(files, "PACKAGE", tmp_path)
+
+    def fresh() -> str:
+        files._imports.cache_clear()
+        files.code_hash.cache_clear()
+        return files.code_hash("high")
+
+    first = fresh()
+    (tmp_path / "low.py").write_text('"""Other words."""\n\nx = 1\n')
+    assert fresh() == first
+    (tmp_path / "low.py").write_text("x = 2\n")
+    assert fresh() != first
+    files._imports.cache_clear()
+    files.code_hash.cache_clear()
+
+
+def test_tuning_chooses_the_best_of_the_grid_on_training_images(home):
+    spec = small(sigma_min=(0.02,))
+    settings, psnr = tuned(spec)
+    alone = {lam: tuned(small(sigma_min=(0.02,), lam=(lam,)))[1] for lam in spec.lam}
+    assert psnr == max(alone.values()) and settings["lam"] == max(alone, key=lambda k: alone[k])
+
+
+def test_table_has_the_schema_and_pairs_with_the_best_single(home):
+    bank = ("identity", "tv")
+    specs = [small("single:identity", ("identity",)), small(), small("average", bank)]
+    table = score_table(specs, bank).set_index("method")
+    assert ["method", *table.columns] == list(SCHEMA)
+    assert set(table.index) == {"single:identity", "single:tv", "average", "best_single"}
+    best = max(specs[:2], key=lambda s: float(scores(s)["psnr_train"]))
+    assert table.delta_best_single[best.method] == 0 and table.psnr["best_single"] == table.psnr[best.method]
+    difference = scores(specs[2])["psnr"].mean() - scores(best)["psnr"].mean()
+    assert table.delta_best_single["average"] == pytest.approx(difference, abs=1e-5)
+    assert table.prior_calls["average"] == 4 and table.bank["average"] == "identity+tv"
+
+
+def test_own_images_and_own_coverage(home, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.random.default_rng(0).random((30, 64, 64)))
+    table = tmp_path / "uv.csv"
+    pd.DataFrame({"u": [1e9, 2e9], "v": [0, 1e9], "sigma": 0.01}).to_csv(table, index=False)
+    record = scores(small(sky=str(folder), observation=str(table), coverage=1.0))
+    assert record["psnr"].shape == (1, 2) and np.isfinite(record["psnr"]).all()
+    with pytest.raises(ValueError, match="has no column scan"):
+        scores(small(observation=str(table)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "median"}, "unknown method 'median'"),
+        ({"method": "single:bm3d"}, "unknown method 'single:bm3d'"),
+        ({"regime": "closure"}, "regime must be"),
+        ({"coverage": 0.5}, "coverage must be one of"),
+    ],
+)
+def test_bad_specs(change, message):
+    with pytest.raises(ValueError, match=message):
+        small(**change)
+    with pytest.raises(ValueError, match="unexpected keyword argument 'lambda_'"):
+        Spec.from_dict({"method": "average", "lambda_": 1})
+
+
+def test_unknown_parameters_profiles_and_chapters_are_refused(home, capsys):
+    with pytest.raises(ValueError, match=r"02_baselines has no parameter \['prior'\]"):
+        check_parameters("02_baselines", {"prior": 1})
+    for call in (["smoke", "-p", "prior=tv"], ["smoke", "--only", "77"]):
+        assert main(call) == 2
+    said = capsys.readouterr().err
+    assert "no chapter has a parameter ['prior']" in said and "no chapter '77'" in said
+    with pytest.raises(ValueError, match="profile must be one of"):
+        baseline_specs("huge")
+
+
+def test_unwritable_build_folder_is_named(monkeypatch, tmp_path):
+    (tmp_path / "build").write_text("a file where the folder should be")
+    monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"build/quick cannot be written .*FUSIONLIB_HOME"):
+        files.folder("build", "quick")
+    assert main(["smoke"]) == 2
+
+
+def test_a_second_runner_waits_for_nobody(home, capsys):
+    import fcntl
+
+    with open(files.folder("build", "smoke") / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["smoke"]) == 2
+    assert "another run" in capsys.readouterr().err
+
+
+def test_a_missing_prior_leaves_the_plan_whole(home, monkeypatch):
+    monkeypatch.setattr(experiment.zoo, "available", lambda names: (["identity", "tv"], {"ffdnet": "offline"}))
+    plan = make_plan("smoke", [], {})
+    methods = {json.loads(spec)["method"] for spec in plan.jobs.values()}
+    assert methods <= {"single:identity", "single:tv", "average"} and len(plan.chapters) == 2
+
+
+def test_writing_is_all_or_nothing(tmp_path):
+    target = tmp_path / "x.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), files.replacing(target) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_figure_is_drawn_from_its_saved_data(tmp_path):
+    data = pd.DataFrame(
+        {"method": ["average"] * 3, "iteration": [1, 2, 3], "chi2": [9, 3, 1.5], "step": [1, 0.1, 0.01]}
+    )
+    save(figures.fig02_convergence, data, tmp_path, profile="smoke")
+    made = {p.name for p in (tmp_path / "figures").iterdir()}
+    assert made == {f"fig02_convergence.{s}" for s in ("csv", "png", "json")}
+    facts = json.loads((tmp_path / "figures" / "fig02_convergence.json").read_text())
+    assert facts["data_sha256"] == files.sha256(tmp_path / "figures" / "fig02_convergence.csv")
+
+
+def test_readme_blocks_are_filled_or_missed():
+    text = "a\n<!-- begin:x -->\nold\n<!-- end:x -->\nb"
+    assert fill(text, "x", "new") == "a\n<!-- begin:x -->\nnew\n<!-- end:x -->\nb"
+    with pytest.raises(ValueError, match="no block 'y'"):
+        fill(text, "y", "new")
+
+
+def test_bad_job_says_what_is_wrong():
+    run = subprocess.run(
+        [sys.executable, "-m", "fusionlib.paper", '{"method": "average"}'],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert run.returncode == 1 and "FAILED job: Spec: " in run.stdout

@@ -1,0 +1,91 @@
+"""The house itself: what is pinned, published, packaged and said."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from matplotlib.testing.compare import compare_images
+
+from fusionlib.paper import figures
+from fusionlib.paper.profiles import CHAPTERS, PROFILES
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = sorted((ROOT / "figures").glob("fig*.json"))
+
+
+def test_environment_yml_is_python_pip_and_the_same_constraints():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    python, pip, tail = environment["dependencies"]
+    assert python == "python=3.11" and pip == "pip"
+    assert tail == {"pip": ["--constraint constraints.txt", "--editable ."]}
+
+
+def test_every_dependency_is_pinned_without_local_tags():
+    pins = (ROOT / "constraints.txt").read_text().split()
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", pin) for pin in pins)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    wanted = [*project["dependencies"], *(d for group in project["optional-dependencies"].values() for d in group)]
+    missing = {re.split(r"[<>=]", d)[0].lower() for d in wanted} - names - {"pip"}
+    assert not missing
+
+
+def test_imports_point_downward():
+    floors = {"files": 0, "kerr": 0, "sky": 0, "interferometer": 0, "metrics": 0, "priors": 1, "zoo": 1, "gates": 2}
+    floors |= {"fusion": 2, "pnp": 3, "paper": 5, "__init__": 6}
+    for path in (ROOT / "fusionlib").glob("*.py"):
+        for name in re.findall(r"^from fusionlib\.?(\w*) import|^from fusionlib import (.+)$", path.read_text(), re.M):
+            for module in re.split(r", ", name[0] or name[1]):
+                assert floors[module] <= floors[path.stem], f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
+def test_published_notebook_is_its_source_run(chapter):
+    source = jupytext.read(ROOT / "notebooks" / f"{chapter.name}.py")
+    published = nbformat.read(ROOT / "notebooks" / f"{chapter.name}.ipynb", as_version=4)
+    cells = [c for c in published.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    assert [c.source for c in cells] == [c.source for c in source.cells]
+    code = [c for c in published.cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    assert (ROOT / "notebooks" / f"{chapter.name}.ipynb").stat().st_size < 1_000_000
+    assert "parameters" in [t for c in source.cells for t in c.metadata.get("tags", [])]
+    assert set(chapter.budget) == set(PROFILES)
+
+
+@pytest.mark.parametrize("facts", PUBLISHED, ids=lambda p: p.stem)
+def test_published_figure_redraws_from_its_data(facts, tmp_path):
+    data = next(p for p in facts.parent.glob(f"{facts.stem}.*") if p.suffix in (".csv", ".npz"))
+    drawn = tmp_path / f"{facts.stem}.png"
+    figures.redraw(getattr(figures, facts.stem), data).savefig(drawn, metadata={"Software": None})
+    assert compare_images(str(facts.with_suffix(".png")), str(drawn), tol=5) is None
+
+
+def test_every_picture_the_readme_shows_is_published():
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert shown and PUBLISHED
+    for path in shown:
+        assert (ROOT / path).is_file(), path
+
+
+def test_readme_example_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+
+
+def test_wheel_carries_its_tables(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    assert {"fusionlib/data/eht2017_sites.csv", "fusionlib/data/eht2017_april11_scans.csv"} <= names
+    assert "fusionlib/paper/run.py" in names and "fusionlib/py.typed" in names
