@@ -22,9 +22,9 @@ from torch.utils.benchmark import Timer
 
 from fusionlib import Interferometer, black_holes, paper
 from fusionlib import sky as skies
-from fusionlib.interferometer import COVERAGE, S_REF, eht2017_table, read_uvfits
+from fusionlib.interferometer import S_REF, eht2017_table, read_uvfits
 
-torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
@@ -51,6 +51,7 @@ paper.save(
     profile=profile,
     source=sky or "simulated, dev images 0-15",
 )
+
 # %% [markdown]
 # The ranges the simulator draws from, and what each means:
 
@@ -64,39 +65,18 @@ pd.DataFrame(skies.RANGES, index=["low", "high", "meaning"]).T
 # are dropped. Partial coverage means committed lists of 7 and of 3 scans, three lists each.
 
 # %%
-rows, points = [], []
-for coverage, lists in COVERAGE.items():
-    for draw, scans in enumerate(lists):
-        array = Interferometer.eht2017(coverage, draw)
-        seen = array.table
-        rows.append(
-            {
-                "coverage": coverage,
-                "draw": draw,
-                "scans": len(scans),
-                "visibilities": len(seen),
-                "rank": array.rank,
-                "rank_noise": int((array.singular > 1).sum()),
-                "sigma_median_mjy": round(1e3 * float(seen.sigma.median()), 2),
-            }
-        )
-        if draw == 0:
-            points.append(
-                pd.DataFrame(
-                    {"coverage": coverage, "u": seen.u / 1e9, "v": seen.v / 1e9, "scan": seen.scan}
-                    | {"visibilities": len(seen), "rank": array.rank}
-                )
-            )
-paper.write_table(pd.DataFrame(rows), "tab00_coverage", out)
-pd.DataFrame(rows)
+lists, points = paper.coverage_table()
+paper.write_table(lists, "tab00_coverage", out)
+lists
 
 # %% [markdown]
 # `rank` counts the singular modes kept for exact arithmetic (above 10⁻⁹ of the largest); `rank_noise` those that an
-# image of unit size moves by more than the noise: of 4,096 pixels the data fix that many combinations, and a prior has
-# to say the rest.
+# image of unit norm moves by more than the noise: of 4,096 pixels the data fix about that many combinations,
+# and a prior has to say the rest.
 
 # %%
-paper.save(paper.figures.fig00_coverage, pd.concat(points), out, profile=profile)
+paper.save(paper.figures.fig00_coverage, points, out, profile=profile)
+
 # %% [markdown]
 # ## One observation
 #
@@ -121,6 +101,7 @@ paper.save(
     out,
     profile=profile,
 )
+
 # %% [markdown]
 # The truth itself does not reach a reduced chi-square of 1 at 64 pixels, because it was observed at 128:
 

@@ -18,9 +18,9 @@
 import pandas as pd
 import torch
 
-from fusionlib import metrics, paper, zoo
+from fusionlib import paper, zoo
 
-torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
@@ -67,57 +67,33 @@ table.round(3)
 # %%
 facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
 paper.save(paper.figures.fig02_psnr, table, out, **facts)
+
 # %% [markdown]
 # ## The pictures
 #
 # The first development images at full coverage. All intensities share one scale; the number is the PSNR.
 
 # %%
-n_show = paper.PROFILES[profile].n_show
-whole = [s for s in specs if s.coverage == 1.0 and s.seed == specs[0].seed]
-array = paper.arrays(whole[0])[0]
-truth, y = paper.observed(whole[0], "dev", n_show, 0, array)
-results = {s.method: paper.reconstruct(s, paper.tuned(s)[0], paper.prior_of(s), array, y) for s in whole}
-images = torch.stack([r.image for r in results.values()])
-dirty = array.dirty_image(y)
-paper.save(
-    paper.figures.fig02_reconstructions,
-    {
-        "truth": truth[:, 0].cpu().numpy(),
-        "dirty": (dirty / dirty.amax((2, 3), keepdim=True))[:, 0].cpu().numpy(),
-        "image": images[:, :, 0].cpu().numpy(),
-        "psnr": torch.stack([metrics.psnr(x, truth) for x in images]).cpu().numpy(),
-        "method": list(results),
-    },
-    out,
-    **facts,
-)
+pictures, paths = paper.examples(specs, paper.PROFILES[profile].n_show)
+paper.save(paper.figures.fig02_reconstructions, pictures, out, **facts)
+
 # %% [markdown]
 # ## On the way there
 #
 # How much the image still changes, and the reduced chi-square of the denoised image, iteration by iteration.
 
 # %%
-paths = pd.concat(
-    pd.DataFrame(
-        {"method": m, "iteration": range(1, len(r.record["chi2"]) + 1)}
-        | {k: v.mean(1).cpu() for k, v in r.record.items() if v.ndim == 2}
-    )
-    for m, r in results.items()
-)
 paper.save(paper.figures.fig02_convergence, paths, out, **facts)
+
 # %% [markdown]
-# ## What follows
+# ## Who beats whom
 #
-# The difference between the learned prior and total variation, paired over images:
+# Every method against every other at full coverage, paired over images:
 
 # %%
-by_method = {s.method: paper.scores(s)["psnr"].mean(0) for s in whole}
-pairs = [(a, b) for a in by_method for b in by_method if a < b]
-comparison = [{"method": a, "minus": b, **metrics.bootstrap(by_method[a] - by_method[b])._asdict()} for a, b in pairs]
-comparison = pd.DataFrame(comparison, columns=["method", "minus", "mean", "lo", "hi"]).round(3)
-paper.write_table(comparison, "tab02_pairs", out)
-comparison
+pairs = paper.paired_table(specs)
+paper.write_table(pairs, "tab02_pairs", out)
+pairs.round(3)
 
 # %% [markdown]
 # ## Provenance
@@ -130,6 +106,7 @@ paper.show(
         priors=found,
         sky=sky,
         observation=observation,
-        **{k: facts[k] for k in ("split", "seeds")},
+        split=facts["split"],
+        seeds=facts["seeds"],
     )
 )

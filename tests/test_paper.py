@@ -48,9 +48,9 @@ def test_key_names_everything_that_matters(tmp_path):
     assert len(keys) == 5
     table = tmp_path / "uv.csv"
     table.write_text("u,v,sigma\n1e9,1e9,0.01\n")
-    before = small(observation=str(table)).key
+    before = small(observation=str(table), coverage=1.0).key
     table.write_text("u,v,sigma\n1e9,1e9,0.02\n")
-    assert small(observation=str(table)).key != before
+    assert small(observation=str(table), coverage=1.0).key != before
 
 
 def test_code_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
@@ -101,8 +101,9 @@ def test_own_images_and_own_coverage(home, tmp_path):
     pd.DataFrame({"u": [1e9, 2e9], "v": [0, 1e9], "sigma": 0.01}).to_csv(table, index=False)
     record = scores(small(sky=str(folder), observation=str(table), coverage=1.0))
     assert record["psnr"].shape == (1, 2) and np.isfinite(record["psnr"]).all()
-    with pytest.raises(ValueError, match="has no column scan"):
-        scores(small(observation=str(table)))
+    assert {s.coverage for s in baseline_specs("smoke", observation=str(table))} == {1.0}
+    with pytest.raises(ValueError, match=r"coverage must be 1\.0 with an observation"):
+        small(observation=str(table))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,10 @@ class Spec:
             raise ValueError(f"Spec: regime must be 'calibrated', got {self.regime!r}")
         if self.coverage not in COVERAGE:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
+        if self.observation and self.coverage != 1.0:
+            raise ValueError(
+                "Spec: coverage must be 1.0 with an observation; the lists of scans are the packaged one's"
+            )
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
@@ -100,13 +104,7 @@ def arrays(spec: Spec) -> list[Interferometer]:
     """The interferometers of a coverage: one, or three lists of scans whose scores are averaged."""
     if spec.observation:
         read = Interferometer.from_table if spec.observation.endswith(".csv") else Interferometer.from_uvfits
-        whole = read(spec.observation)
-        if spec.coverage == 1.0:
-            return [whole.to(device())]
-        if "scan" not in whole.table:
-            raise ValueError(f"{spec.observation} has no column scan: coverage must be 1.0")
-        lists = [whole.table[whole.table.scan.isin(scans)] for scans in COVERAGE[spec.coverage]]
-        return [Interferometer.from_table(table).to(device()) for table in lists]
+        return [read(spec.observation).to(device())]
     return [Interferometer.eht2017(spec.coverage, draw).to(device()) for draw in range(len(COVERAGE[spec.coverage]))]
 
 

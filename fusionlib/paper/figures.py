@@ -93,16 +93,17 @@ def fig00_observation(data: Arrays) -> Figure:
 def fig02_reconstructions(data: Arrays) -> Figure:
     """`truth`, `dirty` (K, H, W; the latter with peak 1), `image` (methods, K, H, W), `psnr` (methods, K), `method`."""
     methods, count = [str(m) for m in data["method"]], len(data["truth"])
-    fig, axes = plt.subplots(count, len(methods) + 2, figsize=(style.WIDTH * 1.25, 1.46 * count + 0.85), squeeze=False)
+    fig, axes = plt.subplots(count, len(methods) + 2, figsize=(style.WIDTH * 1.25, 1.46 * count + 1.05), squeeze=False)
     for row, truth, dirty, k in zip(axes, data["truth"], data["dirty"], range(count), strict=True):
         _sky(row[0], truth, "truth" if k == 0 else "")
         row[1].imshow(dirty, cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
-        row[1].set_title("dirty image (own scale)" if k == 0 else "")
+        row[1].set_title("dirty image*" if k == 0 else "")
         for ax, method, image, psnr in zip(row[2:], methods, data["image"][:, k], data["psnr"][:, k], strict=True):
             shown = _sky(ax, image, style.label(method) if k == 0 else "")
             ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)
     _frame(axes)
-    fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=SCALE, extend="both")
+    label = f"{SCALE};  * scaled to its own peak"
+    fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=label, extend="both")
     return fig
 
 
@@ -206,6 +207,7 @@ def save(draw: Callable[[Any], Figure], data: Data, out: Path, **facts: Any) -> 
     versions = {"matplotlib": mpl.__version__, "numpy": np.__version__}
     facts = {"figure": name, "data": path.name, "data_sha256": files.sha256(path), "versions": versions, **facts}
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    plt.close(fig)  # a notebook shows the returned figure once
     return fig
 
 

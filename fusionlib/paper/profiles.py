@@ -63,7 +63,7 @@ def baseline_specs(
             observation=observation,
             **p.grid,
         )
-        for coverage in p.coverages
+        for coverage in ((1.0,) if observation else p.coverages)
         for method, members in methods
         for seed in p.seeds
     ]

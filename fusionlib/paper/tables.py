@@ -1,19 +1,23 @@
-"""Tables of the paper: one schema, from stored per-image scores."""
+"""The tables of the paper, one schema, from stored per-image scores; and the data behind the example pictures."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from fusionlib import files
+from fusionlib import files, metrics
+from fusionlib.interferometer import COVERAGE, Interferometer
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import BANKS, Record, Spec, scores
+from fusionlib.paper.experiment import BANKS, Record, Spec, arrays, observed, prior_of, reconstruct, scores, tuned
+from fusionlib.pnp import Reconstruction
 
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
 INTERVALS = ("psnr", "psnr_lo", "psnr_hi", "delta_best_single", "delta_lo", "delta_hi")
 SCHEMA = (*KEYS, *INTERVALS, "ssim", "psnr_blur", "nxcorr", "chi2_vis", "trainable", "prior_calls", "seconds")
-DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4} | dict.fromkeys(
+DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4, "mean": 3, "lo": 3, "hi": 3} | dict.fromkeys(
     (*INTERVALS, "psnr_train", "psnr_blur", "chi2_vis"), 3
 )
 
@@ -74,6 +78,40 @@ def _per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:
     return np.stack([record[name].mean(0) for _, record in found])
 
 
+def paired_table(specs: Sequence[Spec]) -> pd.DataFrame:
+    """Mean PSNR difference of every two methods at full coverage, with its 95 % interval, images and seeds together."""
+    group: dict[str, list[tuple[Spec, Record]]] = {}
+    for s in specs:
+        if s.coverage == 1.0:
+            group.setdefault(s.method, []).append((s, scores(s)))
+    psnr = {method: _per_image(found, "psnr") for method, found in group.items()}
+    rows = [
+        {"method": a, "minus": b, **bootstrap(psnr[a] - psnr[b])._asdict()} for a, b in itertools.combinations(psnr, 2)
+    ]
+    return pd.DataFrame(rows, columns=["method", "minus", "mean", "lo", "hi"])
+
+
+def coverage_table() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The packaged lists of scans (a row each), and the baselines [Gλ] of the first list of each coverage.
+
+    `rank` counts the singular modes kept, `rank_noise` those that an image of unit norm moves by more than the noise.
+    """
+    rows, points = [], []
+    for coverage, lists in COVERAGE.items():
+        for draw, scans in enumerate(lists):
+            array = Interferometer.eht2017(coverage, draw)
+            facts = {"coverage": coverage, "visibilities": len(array.table), "rank": array.rank}
+            noise = {
+                "rank_noise": int((array.singular > 1).sum()),
+                "sigma_median_mjy": 1e3 * array.table.sigma.median(),
+            }
+            rows.append({"draw": draw, "scans": len(scans), **facts, **noise})
+            if draw == 0:
+                seen = array.table
+                points.append(pd.DataFrame({"u": seen.u / 1e9, "v": seen.v / 1e9, "scan": seen.scan, **facts}))
+    return pd.DataFrame(rows), pd.concat(points, ignore_index=True)
+
+
 def settings_table(specs: Sequence[Spec]) -> pd.DataFrame:
     """The PnP settings each method was given by tuning, with the number of settings tried."""
     rows = []
@@ -85,6 +123,37 @@ def settings_table(specs: Sequence[Spec]) -> pd.DataFrame:
             | {k: float(r[k]) for k in ("sigma_max", "sigma_min", "lam", "psnr_train")}
         )
     return pd.DataFrame(rows)
+
+
+def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """The first `n` development images at full coverage under every method of `specs`, first seed, settings as scored.
+
+    Arrays `truth`, `dirty` (n, H, W; the latter with peak 1), `image` (methods, n, H, W), `psnr` (methods, n), `method`;
+    and, by method and iteration, the record of the loop averaged over the images.
+    """
+    chosen = {s.method: s for s in reversed(specs) if s.coverage == 1.0}
+    chosen = {m: chosen[m] for m in dict.fromkeys(s.method for s in specs)}
+    first = next(iter(chosen.values()))
+    array = arrays(first)[0]
+    truth, y = observed(first, "dev", n, 0, array)
+    results = {m: reconstruct(s, tuned(s)[0], prior_of(s), array, y) for m, s in chosen.items()}
+    image = torch.stack([r.image for r in results.values()])
+    dirty = array.dirty_image(y)
+    pictures = {
+        "truth": truth[:, 0],
+        "dirty": (dirty / dirty.amax((2, 3), keepdim=True))[:, 0],
+        "image": image[:, :, 0],
+        "psnr": torch.stack([metrics.psnr(x, truth) for x in image]),
+    }
+    paths = [
+        pd.DataFrame({"method": m, "iteration": range(1, len(r.record["chi2"]) + 1)} | _averaged(r))
+        for m, r in results.items()
+    ]
+    return {k: v.cpu().numpy() for k, v in pictures.items()} | {"method": np.array(list(results))}, pd.concat(paths)
+
+
+def _averaged(result: Reconstruction) -> dict[str, np.ndarray]:
+    return {name: result.record[name].mean(1).cpu().numpy() for name in ("chi2", "step")}
 
 
 def write_table(frame: pd.DataFrame, name: str, out: Path) -> Path:
