@@ -8,10 +8,7 @@ Data live in whitened form: y (B, 2 M) stacks real and imaginary parts of the M 
 standard deviation; `visibilities` and `whiten` convert to and from complex Jansky.
 """
 
-import contextlib
-import io
 import math
-import warnings
 from pathlib import Path
 from typing import Self
 
@@ -20,23 +17,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib.files import PACKAGE
+from fusionlib.baselines import COVERAGE, check_table, eht2017_table, read_csv, read_uvfits
 from fusionlib.sky import FOV, NPIX
 
 S_REF = 4.5e-3  # Jy per pixel at image value 1: a mean simulated sky then has 0.6 Jy, the compact flux of M87
 UAS = math.pi / 180 / 3600e6  # one microarcsecond [rad]
 MIN_BASELINE = 0.1e9  # shorter ones see the extended jet [wavelengths]
 RANK_TOLERANCE = 1e-9  # singular modes below this fraction of the largest are dropped
-
-# M87 on 11 April 2017, low band: header of the released file (EHTC 2019-D01-01)
-RA_HOURS, DEC_DEG, MJD, FREQUENCY, BANDWIDTH = 12.513728717168174, 12.39112323919932, 57854, 227.070703125e9, 1.856e9
-QUANTIZATION = 0.88  # two-bit efficiency
-# Scans of at least five stations, spread over the track; three lists each
-COVERAGE = {
-    1.0: [list(range(22))],
-    0.3: [[7, 9, 12, 14, 16, 18, 20], [7, 11, 13, 15, 17, 19, 21], [9, 11, 14, 15, 17, 18, 20]],
-    0.1: [[9, 15, 19], [11, 16, 20], [7, 14, 18]],
-}
 
 
 def pixel_grid(npix: int, fov: float = FOV) -> tuple[Tensor, float]:
@@ -74,7 +61,7 @@ class Interferometer(nn.Module):
 
     def __init__(self, table: pd.DataFrame, *, npix: int = NPIX, fov: float = FOV, dtype: torch.dtype = torch.float32):
         super().__init__()
-        _check_table(table)
+        check_table(table)
         self.table = table.reset_index(drop=True)
         self.npix, self.fov = npix, fov
         u, v, sigma = (torch.tensor(self.table[k].to_numpy(np.float64)) for k in ("u", "v", "sigma"))
@@ -130,8 +117,8 @@ class Interferometer(nn.Module):
     @classmethod
     def from_table(cls, table: pd.DataFrame | str | Path, *, min_baseline: float = 0.0, **options) -> Self:
         """From a frame or CSV file with columns `u`, `v` [wavelengths], `sigma` [Jy], optionally `t1 t2 scan vis`."""
-        frame = table if isinstance(table, pd.DataFrame) else _read_csv(Path(table))
-        _check_table(frame)
+        frame = table if isinstance(table, pd.DataFrame) else read_csv(Path(table))
+        check_table(frame)
         return cls(frame[np.hypot(frame.u, frame.v) >= min_baseline], **options)
 
     @classmethod
@@ -237,96 +224,3 @@ class Interferometer(nn.Module):
                 f"data y have shape {tuple(y.shape)}; (B, {len(self.matrix)}) is needed: whitened Re, then Im"
             )
         return y
-
-
-def eht2017_table() -> pd.DataFrame:
-    """All 216 baselines of the packaged schedule: scan, t1, t2, u, v [wavelengths], sigma [Jy], ut [h], seconds.
-
-    u, v from station positions, J2000 direction and IAU 1982 sidereal time; sigma for Stokes I from
-    SEFDs S: sqrt(S1 S2 / (2 bandwidth seconds)) / 0.88 / sqrt 2.
-    """
-    sites = pd.read_csv(PACKAGE / "data" / "eht2017_sites.csv").set_index("site")
-    windows = pd.read_csv(PACKAGE / "data" / "eht2017_april11_scans.csv")
-    pairs = windows.merge(windows, on="scan", suffixes=("1", "2"))
-    pairs = pairs[pairs.site1 < pairs.site2].reset_index(drop=True)
-    start, stop = pairs[["start1", "start2"]].max(axis=1), pairs[["stop1", "stop2"]].min(axis=1)
-    ut = (start + stop) / 7200
-    xyz = sites[["x", "y", "z"]]
-    lx, ly, lz = ((xyz.loc[pairs.site1].to_numpy() - xyz.loc[pairs.site2].to_numpy()) * FREQUENCY / 299792458.0).T
-    t = (MJD - 51544.5) / 36525
-    gmst = math.radians((24110.54841 + 8640184.812866 * t + 0.093104 * t**2 - 6.2e-6 * t**3) % 86400 / 240)
-    hour = gmst + 1.00273790935 * np.radians(ut.to_numpy() * 15) - math.radians(RA_HOURS * 15)
-    dec = math.radians(DEC_DEG)
-    sefd = sites.sefd.loc[pairs.site1].to_numpy() * sites.sefd.loc[pairs.site2].to_numpy()
-    return pd.DataFrame(
-        {
-            "scan": pairs.scan,
-            "t1": pairs.site1,
-            "t2": pairs.site2,
-            "u": np.sin(hour) * lx + np.cos(hour) * ly,
-            "v": math.sin(dec) * (np.sin(hour) * ly - np.cos(hour) * lx) + math.cos(dec) * lz,
-            "sigma": np.sqrt(sefd / (2 * BANDWIDTH * (stop - start))) / QUANTIZATION / math.sqrt(2),
-            "ut": ut,
-            "seconds": stop - start,
-        }
-    )
-
-
-def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
-    """Scan-averaged table (columns as `eht2017_table`, and `vis` [Jy]) of a UVFITS file, through ehtim."""
-    quiet = io.StringIO()  # ehtim reports on stdout
-    try:
-        with contextlib.redirect_stdout(quiet), warnings.catch_warnings(action="ignore"):
-            import ehtim
-    except ImportError:
-        raise ValueError(
-            "from_uvfits needs ehtim; pip install 'fusionlib[eht]', or use from_table with a CSV"
-        ) from None
-    if not Path(path).is_file():
-        raise ValueError(f"from_uvfits: there is no file {path}")
-    try:
-        with contextlib.redirect_stdout(quiet), warnings.catch_warnings(action="ignore"):
-            obs = ehtim.obsdata.load_uvfits(str(path))
-            obs.add_scans()
-            scans = np.asarray(obs.scans)
-            rows = obs.avg_coherent(0.0, scan_avg=True).data
-    except Exception as error:
-        raise ValueError(f"from_uvfits: {path} is no readable UVFITS ({type(error).__name__}: {error})") from None
-    if not len(rows):
-        raise ValueError(f"from_uvfits: {path} has no visibilities")
-    scan = np.searchsorted(scans[:, 0], rows["time"] + 1e-4) - 1
-    return pd.DataFrame(
-        {
-            "scan": scan,
-            "t1": rows["t1"].astype(str),
-            "t2": rows["t2"].astype(str),
-            "u": rows["u"],
-            "v": rows["v"],
-            "sigma": np.hypot(rows["sigma"], systematic * np.abs(rows["vis"])),
-            "ut": rows["time"],
-            "seconds": rows["tint"],
-            "vis": rows["vis"],
-        }
-    )
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path)
-    except Exception as error:
-        raise ValueError(f"from_table: {path} cannot be read as CSV ({error})") from None
-    if "vis" in frame:
-        frame["vis"] = frame.vis.map(complex)
-    return frame
-
-
-def _check_table(table: pd.DataFrame) -> None:
-    if missing := {"u", "v", "sigma"} - set(table.columns):
-        raise ValueError(f"baseline table lacks the column(s) {sorted(missing)}")
-    if not len(table):
-        raise ValueError("baseline table is empty (is every baseline shorter than min_baseline?)")
-    for name in ("u", "v", "sigma", "vis"):
-        if name in table and not np.isfinite(np.asarray(table[name])).all():
-            raise ValueError(f"baseline table: column {name} has NaN or infinite entries; drop those rows")
-    if (table["sigma"] <= 0).any():
-        raise ValueError("baseline table: sigma must be positive (Jy, per real or imaginary part)")

@@ -22,7 +22,8 @@ from torch.utils.benchmark import Timer
 
 from fusionlib import Interferometer, black_holes, paper
 from fusionlib import sky as skies
-from fusionlib.interferometer import S_REF, eht2017_table, read_uvfits
+from fusionlib.baselines import eht2017_table, read_uvfits
+from fusionlib.interferometer import S_REF
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fusionlib import black_holes
+from fusionlib.baselines import COVERAGE, eht2017_table, read_uvfits
 from fusionlib.files import PACKAGE
-from fusionlib.interferometer import COVERAGE, FOV, S_REF, UAS, Interferometer, dft_matrix, eht2017_table, read_uvfits
+from fusionlib.interferometer import FOV, S_REF, UAS, Interferometer, dft_matrix
 
 DATA = Path(__file__).parent / "data"
 F64 = torch.float64

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib import files, metrics, sky, zoo
+from fusionlib.baselines import COVERAGE
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import average
-from fusionlib.interferometer import COVERAGE, Interferometer
+from fusionlib.interferometer import Interferometer
 from fusionlib.pnp import Reconstruction, hqs, schedule
 
 BANKS = {"main": ("identity", "tv", "ffdnet")}

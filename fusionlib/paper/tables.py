@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from fusionlib import files, metrics
-from fusionlib.interferometer import COVERAGE, Interferometer
+from fusionlib.baselines import COVERAGE
+from fusionlib.interferometer import Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import BANKS, Record, Spec, arrays, observed, prior_of, reconstruct, scores, tuned
 from fusionlib.pnp import Reconstruction
@@ -128,7 +129,7 @@ def settings_table(specs: Sequence[Spec]) -> pd.DataFrame:
 def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """The first `n` development images at full coverage under every method of `specs`, first seed, settings as scored.
 
-    Arrays `truth`, `dirty` (n, H, W; the latter with peak 1), `image` (methods, n, H, W), `psnr` (methods, n), `method`;
+    Arrays `truth`, `dirty` (n, H, W; this one with peak 1), `image` (methods, n, H, W), `psnr` (methods, n), `method`;
     and, by method and iteration, the record of the loop averaged over the images.
     """
     chosen = {s.method: s for s in reversed(specs) if s.coverage == 1.0}
