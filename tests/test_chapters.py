@@ -78,6 +78,18 @@ def test_chapters_leave_tables_figures_and_whole_notebooks(home):
     assert not list((out / "notebooks").glob("*.failed.ipynb"))
 
 
+def test_a_lost_figure_is_made_again_and_a_parameter_is_not_forgotten(home):
+    figure = home / "build" / "smoke" / "figures" / "fig00_sky.png"
+    figure.unlink()
+    assert runner(home, "--only", "00").wait(timeout=120) == 0 and figure.exists()
+    with_parameter = runner(home, "--only", "02", "-p", "priors=[identity,tv]")
+    assert with_parameter.wait(timeout=200) == 0
+    table = home / "build" / "smoke" / "tables" / "tab02_baselines.csv"
+    assert set(pd.read_csv(table).method) == {"single:identity", "single:tv", "average", "best_single"}
+    assert runner(home, "--only", "02").wait(timeout=200) == 0  # the plain run again
+    assert "single:ffdnet" in set(pd.read_csv(table).method)
+
+
 def test_a_failing_chapter_is_kept_aside_and_reported(home):
     chapter = home / "notebooks" / "00_sky_and_observation.py"
     good = chapter.read_text()

@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fusionlib import black_holes
 from fusionlib.baselines import COVERAGE, eht2017_table, read_uvfits
@@ -211,6 +213,20 @@ def test_bad_uvfits(tmp_path, content):
         Interferometer.from_uvfits(path)
     with pytest.raises(ValueError, match="there is no file"):
         Interferometer.from_uvfits(tmp_path / "missing.uvfits")
+
+
+@settings(max_examples=20, deadline=None)
+@given(m=st.integers(1, 12), b=st.integers(1, 3), npix=st.sampled_from([4, 8, 12]), seed=st.integers(0, 99))
+def test_any_array_has_an_adjoint_and_an_exact_prox(m, b, npix, seed):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"u": rng.normal(0, 4e9, m), "v": rng.normal(0, 4e9, m), "sigma": rng.uniform(1e-3, 1e-1, m)})
+    array = Interferometer.from_table(table, npix=npix, dtype=F64)
+    x, y = torch.tensor(rng.normal(size=(b, 1, npix, npix))), torch.tensor(rng.normal(size=(b, 2 * m)))
+    assert torch.allclose((array(x) * y).sum(), (x * array.adjoint(y)).sum(), atol=1e-9, rtol=1e-9)
+    best = array.prox(x, y, 0.7)
+    gradient = array.adjoint(array(best) - y) + 0.7 * (best - x)
+    assert gradient.abs().max() < 1e-6 * max(1.0, float(array.adjoint(y).abs().max()))
+    assert torch.allclose(array.whiten(array.visibilities(y)), y)
 
 
 def test_wrong_shapes_are_named(array, images):

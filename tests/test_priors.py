@@ -2,6 +2,8 @@ import subprocess
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from fusionlib import FusedPrior, PriorBank, black_holes, zoo
@@ -77,6 +79,22 @@ def test_every_prior_keeps_the_contract(name):
     for bad in (0.0, -0.1, float("nan"), torch.ones(2)):
         with pytest.raises(ValueError, match="sigma"):
             prior(z, bad)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    b=st.integers(1, 3),
+    h=st.integers(8, 40),
+    w=st.integers(8, 40),
+    sigma=st.floats(1e-3, 2.0),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    name=st.sampled_from(["identity", "tv"]),
+)
+def test_priors_of_any_size_keep_shape_dtype_and_finiteness(b, h, w, sigma, dtype, name):
+    x = torch.rand(b, 1, h, w, dtype=dtype, generator=torch.Generator().manual_seed(h * w))
+    out = zoo.load(name)(x, sigma)
+    assert out.shape == x.shape and out.dtype == dtype and torch.isfinite(out).all()
+    assert out.min() >= x.min() - 1e-4 and out.max() <= x.max() + 1e-4
 
 
 def test_bank_computes_what_is_kept_and_nothing_else():

@@ -43,6 +43,8 @@ def main(argv: list[str]) -> int:
             from fusionlib.paper.chapter import run_chapter
 
             name, profile, parameters, done = argv[1:]
+            for stale in Path(done).parent.glob(f"{name}-*"):  # what it says is about to be overwritten
+                stale.unlink()
             run_chapter(name, profile, json.loads(parameters))
             Path(done).touch()
             line = f"chapter {name}"

@@ -63,9 +63,18 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         jobs |= {path: json.dumps(asdict(s)) for path, s in missing.items()}
         key = files.digest([source(chapter.name).read_text(), code, mine, sorted(record_key(s) for s in specs)])
         done = output(profile) / ".done" / f"{chapter.name}-{key}"
-        if not done.exists():
+        if not (done.exists() and _whole(chapter, profile)):
+            done.unlink(missing_ok=True)
             graph[str(done)] = (chapter.name, json.dumps(mine), sorted(missing))
     return Plan(profile, jobs, graph)
+
+
+def _whole(chapter: Chapter, profile: str) -> bool:
+    """Whether all that the chapter made last time is still there."""
+    out = output(profile)
+    facts = out / f"{chapter.name}.json"
+    wanted = json.loads(facts.read_text())["made"] if facts.exists() else [""]
+    return all((out / ("tables" if name.startswith("tab") else "figures") / name).is_file() for name in wanted)
 
 
 def _stored(key: str) -> bool:
