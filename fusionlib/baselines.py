@@ -67,7 +67,7 @@ def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
             import ehtim
     except ImportError:
         raise ValueError(
-            "from_uvfits needs ehtim; pip install 'fusionlib[eht]', or use from_table with a CSV"
+            "reading UVFITS needs ehtim; in the checkout: pip install -e '.[eht]'; or use a CSV table"
         ) from None
     if not Path(path).is_file():
         raise ValueError(f"from_uvfits: there is no file {path}")
@@ -95,6 +95,11 @@ def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
             "vis": rows["vis"],
         }
     )
+
+
+def read_observation(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
+    """The table of a `.csv` file, or of a UVFITS file with any other ending."""
+    return read_csv(Path(path)) if Path(path).suffix == ".csv" else read_uvfits(path, systematic)
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -26,6 +26,12 @@ def home() -> Path:
     return PACKAGE.parent if (PACKAGE.parent / "notebooks").is_dir() else Path.cwd()
 
 
+def source(*parts: str) -> Path:
+    """A file of the project that is read, not made: in `home()`, else in the checkout this package lies in."""
+    path = home().joinpath(*parts)
+    return path if path.exists() else PACKAGE.parent.joinpath(*parts)
+
+
 def folder(*parts: str) -> Path:
     """`home()/parts`, made if missing. Raises ValueError where it cannot be written."""
     path = home().joinpath(*parts)
@@ -61,7 +67,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _without_docstrings(tree: ast.AST) -> ast.AST:
+def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -82,7 +88,7 @@ def _imports(module: str) -> tuple[str, str, frozenset[str]]:
                 stem = PACKAGE.joinpath(*name)
                 if name and (stem.is_dir() or stem.with_suffix(".py").exists()):
                     found.add(".".join(name))
-    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), str(path), frozenset(found)
+    return hashlib.sha256(ast.unparse(_without_docstrings(tree)).encode()).hexdigest(), str(path), frozenset(found)
 
 
 @cache

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fusionlib.fusion import FusedPrior
 from fusionlib.interferometer import Interferometer
-from fusionlib.priors import check
+from fusionlib.priors import call, check
 
 
 class Reconstruction(NamedTuple):
@@ -56,7 +56,7 @@ def hqs(
     with torch.inference_mode():
         image, record = _hqs(y, interferometer, prior, tuple(sigmas), lam, z)
     if not torch.isfinite(image).all():
-        _blame(prior, interferometer.prox(z, y, lam / sigmas[0] ** 2), sigmas[0])
+        _blame(y, interferometer, prior, sigmas, lam, z)
         raise ValueError(
             f"hqs: the image is not finite after {len(sigmas)} iterations; try a larger lam or fewer steps"
         )
@@ -74,17 +74,23 @@ def _hqs(
             rows.setdefault("weights", []).append(weights)
             rows.setdefault("kept", []).append(kept)
         else:
-            new = prior(x, sigma)
+            new = call(prior, x, sigma, type(prior).__name__)
         rows["chi2"].append(interferometer.chi2(new, y))
         rows["step"].append((new - z).square().mean((1, 2, 3)).sqrt())
         z = new
     return z, {name: torch.stack(values) for name, values in rows.items()}
 
 
-def _blame(prior: nn.Module, x: Tensor, sigma: float) -> None:
-    """Raise the ValueError of the first single prior that is at fault, if one is."""
+def _blame(
+    y: Tensor, interferometer: Interferometer, prior: nn.Module, sigmas: Sequence[float], lam: float, z: Tensor
+) -> None:
+    """Walk the loop again and raise the ValueError of the first single prior that is at fault, if one is."""
     if isinstance(prior, FusedPrior):
-        for name, single in zip(prior.bank.names, prior.bank.priors, strict=True):
-            check(single, x, sigma, name)
+        singles = list(zip(prior.bank.names, prior.bank.priors, strict=True))
     else:
-        check(prior, x, sigma, type(prior).__name__)
+        singles = [(type(prior).__name__, prior)]
+    for sigma in sigmas:
+        x = interferometer.prox(z, y, lam / sigma**2)
+        for name, single in singles:
+            check(single, x, sigma, name)
+        z = prior(x, sigma)

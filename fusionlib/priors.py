@@ -24,13 +24,13 @@ def sigma_map(sigma: float | Tensor, x: Tensor) -> Tensor:
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if s.ndim > 1 or (s.ndim == 1 and len(s) != len(x)):
         raise ValueError(f"sigma has shape {tuple(s.shape)}; a number or ({len(x)},), one per image, is needed")
-    if not torch.compiler.is_compiling() and not bool((s > 0).all()):
+    if not torch.compiler.is_compiling() and not bool(((s > 0) & s.isfinite()).all()):
         raise ValueError(f"sigma must be positive and finite, got {sigma}")
     return s.expand(len(x)).view(-1, 1, 1, 1)
 
 
 class PriorBank(nn.Module):
-    """Named frozen priors, called together: `bank(x, sigma) -> (N, B, 1, H, W)`.
+    """Named priors, frozen here, called together: `bank(x, sigma) -> (N, B, 1, H, W)`.
 
     Raises ValueError for an empty bank or for priors of different `img_resolution`.
     """
@@ -39,7 +39,7 @@ class PriorBank(nn.Module):
         super().__init__()
         if not priors:
             raise ValueError("PriorBank: the bank is empty; give at least one prior")
-        sizes = {p.img_resolution for p in priors.values() if p.img_resolution is not None}
+        sizes = {getattr(p, "img_resolution", None) for p in priors.values()} - {None}
         if len(sizes) > 1:
             raise ValueError(f"PriorBank: priors of different img_resolution {sizes}; wrap them first")
         self.names = tuple(priors)
@@ -54,12 +54,13 @@ class PriorBank(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor, sigma: float | Tensor, keep: Tensor | None = None) -> Tensor:
-        """Outputs (N, B, 1, H, W); with `keep` (bool, (N, B) or (N, B, h, w)) zero where a prior is not kept.
+        """Outputs (N, B, 1, H, W); with `keep` (bool, (N, B) or (N, B, h, w)) zero where an image keeps nothing.
 
-        A prior is computed for the images that keep it somewhere, and for no others.
+        A prior is computed for the images that keep it somewhere, and for no others. Raises ValueError, naming the
+        prior, for an output of another shape.
         """
         if keep is None:
-            return torch.stack([prior(x, sigma) for prior in self.priors])
+            return torch.stack([call(p, x, sigma, n) for n, p in zip(self.names, self.priors, strict=True)])
         keep = keep.flatten(2).any(2) if keep.ndim > 2 else keep
         if keep.shape != (len(self), len(x)) or keep.dtype != torch.bool:
             raise ValueError(
@@ -69,17 +70,21 @@ class PriorBank(nn.Module):
         out = x.new_zeros(len(self), *x.shape)
         for i, prior in enumerate(self.priors):
             if keep[i].any():
-                out[i, keep[i]] = prior(x[keep[i]], sigma[keep[i]])
+                out[i, keep[i]] = call(prior, x[keep[i]], sigma[keep[i]], self.names[i])
         return out
+
+
+def call(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> Tensor:
+    """`prior(x, sigma)`. Raises ValueError, naming the prior, if it returns another shape."""
+    out = prior(x, sigma)
+    if out.shape != x.shape:
+        raise ValueError(f"{name} returned shape {tuple(out.shape)} for input {tuple(x.shape)}; the same is needed")
+    return out
 
 
 def check(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str = "prior") -> None:
     """Raises ValueError, naming the prior, if it returns NaN or another shape, or is no pure function of each image."""
-    out = prior(x, sigma)
-    if out.shape != x.shape:
-        raise ValueError(
-            f"{name} returned shape {tuple(out.shape)} for input {tuple(x.shape)}; the same shape is needed"
-        )
+    out = call(prior, x, sigma, name)
     if not torch.isfinite(out).all():
         raise ValueError(f"{name} returned NaN or infinite values at sigma = {sigma}; leave it out or mend its wrapper")
     first = sigma[:1] if isinstance(sigma, Tensor) and sigma.ndim else sigma

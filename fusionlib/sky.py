@@ -27,6 +27,7 @@ BRIGHTNESS = (0.5, 1.0)
 SEEDS = {"train": 101, "dev": 202, "test": 303}  # disjoint streams of images
 SIZES = {"train": 1000, "dev": 200, "test": 1000}
 BLOCK = 40  # images per cache file
+_CODE = files.code_hash("sky")  # now, so that it is the code in memory that names cached images
 
 # name: (low, high, unit or meaning); all drawn uniformly
 RANGES = {
@@ -224,34 +225,44 @@ def _read_images(path: Path) -> list[np.ndarray]:
             loaded = np.load(path, allow_pickle=False)
             array = loaded if path.suffix == ".npy" else loaded[loaded.files[0]]
     except ImportError:
-        raise ValueError(f"from_folder: reading {path} needs astropy; pip install 'fusionlib[eht]'") from None
+        raise ValueError(
+            f"from_folder: reading {path} needs astropy; in the checkout: pip install -e '.[eht]'"
+        ) from None
     except Exception as error:
         raise ValueError(f"from_folder: {path} cannot be read as {path.suffix} ({error})") from None
     return list(array) if array.ndim == 3 else [array]
 
 
+def split_sizes(count: int | None = None) -> dict[str, int]:
+    """How many images `split` has of each set: simulated, or cut from a folder of `count` images."""
+    if count is None:
+        return SIZES
+    cuts = [0, round(0.45 * count), round(0.55 * count), count]
+    return {name: b - a for name, a, b in zip(SIZES, cuts, cuts[1:], strict=False)}
+
+
 def split(name: str, n: int, *, seed: int = 0, source: str = "") -> Sky:
     """`n` images of the `train`, `dev` or `test` set: simulated, or from the folder `source`.
 
-    `seed` draws the training subset: it starts at image 331 seed, cyclically (images are independent, so any run of
-    them is a random draw); dev and test always start at 0. A folder is shuffled once and cut into 45 % train, 10 % dev,
-    45 % test. Simulated images are cached under `build/cache` in blocks, named by the code that made them.
-    Raises ValueError when the set has fewer than `n` images.
+    `seed` draws the training subset: of the simulator the run of images from 331 seed on, cyclically (images are
+    independent), of a folder a random one; dev and test are always the first ones. A folder is shuffled once, image by
+    image, and cut into 45 % train, 10 % dev, 45 % test. Simulated images are cached under `build/cache` in blocks,
+    named by the code that made them. Raises ValueError when the set has fewer than `n` images.
     """
     if name not in SEEDS:
         raise ValueError(f"split: name must be one of {sorted(SEEDS)}, got {name!r}")
-    pool = torch.arange(SIZES[name])
-    if source:
-        everything = from_folder(source)
+    everything = from_folder(source) if source else None
+    size = split_sizes(len(everything.image) if everything else None)[name]
+    if not 1 <= n <= size:
+        raise ValueError(f"split: n must be between 1 and {size}, the size of the {name} set, got {n}")
+    if everything:
         order = torch.randperm(len(everything.image), generator=torch.Generator().manual_seed(0))
-        first, last = {"train": (0, 0.45), "dev": (0.45, 0.55), "test": (0.55, 1.0)}[name]
-        pool = order[round(first * len(order)) : round(last * len(order))]
-    if not 1 <= n <= len(pool):
-        raise ValueError(f"split: n must be between 1 and {len(pool)}, the size of the {name} set, got {n}")
-    start = 331 * seed if name == "train" else 0
-    index = pool[(start + torch.arange(n)) % len(pool)]
-    if source:
-        return everything[index]
+        first = {"train": 0, "dev": round(0.45 * len(order)), "test": round(0.55 * len(order))}[name]
+        pool = order[first : first + size]
+        if name == "train":
+            pool = pool[torch.randperm(size, generator=torch.Generator().manual_seed(seed))]
+        return everything[pool[:n]]
+    index = (331 * seed * (name == "train") + torch.arange(n)) % size
     blocks = {b: _block(name, b) for b in sorted({int(i) // BLOCK for i in index})}
     parts = [blocks[int(i) // BLOCK][int(i) % BLOCK : int(i) % BLOCK + 1] for i in index]
     stacked = {k: torch.cat([part.parameters[k] for part in parts]) for k in parts[0].parameters}
@@ -259,7 +270,7 @@ def split(name: str, n: int, *, seed: int = 0, source: str = "") -> Sky:
 
 
 def _block(name: str, block: int) -> Sky:
-    path = files.folder("build", "cache") / f"sky-{name}-{block:02d}-{files.code_hash('sky')}.npz"
+    path = files.folder("build", "cache") / f"sky-{name}-{block:02d}-{_CODE}.npz"
     if not path.exists():
         sky = black_holes(BLOCK, SEEDS[name], start=block * BLOCK, progress=True)
         with files.replacing(path) as aside, open(aside, "wb") as out:

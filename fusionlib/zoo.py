@@ -188,9 +188,14 @@ def bank(names: Iterable[str]) -> PriorBank:
 
 
 def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    """Which of the named priors can be loaded here, and for the others why not."""
-    found, missing = [], {}
-    for name in names:
+    """Which of the named priors can be loaded here, and for the others why not.
+
+    Raises ValueError unless `names` is a list of distinct known names: only missing weights may leave a prior out.
+    """
+    found, missing, wanted = [], {}, [] if isinstance(names, str) else list(names)
+    if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(PRIORS):
+        raise ValueError(f"priors must be a list of distinct names out of {sorted(PRIORS)}, got {names!r}")
+    for name in wanted:
         try:
             load(name)
             found.append(name)

@@ -22,7 +22,6 @@ from torch.utils.benchmark import Timer
 
 from fusionlib import Interferometer, black_holes, paper
 from fusionlib import sky as skies
-from fusionlib.baselines import eht2017_table, read_uvfits
 from fusionlib.interferometer import S_REF
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -42,15 +41,15 @@ observation: str = ""  # UVFITS file of a released observation, to compare with 
 
 # %%
 out = paper.output(profile)
-shown = skies.split("dev", 16, source=sky)
-blank = torch.full((16,), torch.nan)
+shown = skies.split("dev", 16, source=sky) if not sky else skies.from_folder(sky)[:16]
+blank = torch.full((len(shown.image),), torch.nan)
 paper.save(
     paper.figures.fig00_sky,
     {"image": shown.fine[:, 0].numpy()}
     | {name: shown.parameters.get(name, blank).numpy() for name in ("spin", "inclination")},
     out,
     profile=profile,
-    source=sky or "simulated, dev images 0-15",
+    source=sky or "simulated, dev images",
 )
 
 # %% [markdown]
@@ -119,24 +118,10 @@ pd.DataFrame({"reduced chi-square of the truth": {k: round(float(v), 3) for k, v
 # ## Against the released data
 #
 # With `observation` set to the UVFITS file of M87, 11 April 2017, low band (data product 2019-D01-01 of the EHT
-# collaboration), the packaged table is compared with it. Without the file this says so and goes on.
+# collaboration), the packaged table is compared with it, scan by scan. Without a file this says so and goes on.
 
 # %%
-if observation:
-    both = eht2017_table().merge(read_uvfits(observation), on=["scan", "t1", "t2"], suffixes=("", "_released"))
-    error = np.hypot(both.u - both.u_released, both.v - both.v_released) / np.hypot(both.u_released, both.v_released)
-    ratio = np.log(both.sigma / both.sigma_released)
-    found = {
-        "visibilities": len(both),
-        "largest relative error of u, v": float(error.max()),
-        "median log ratio of sigma": float(ratio.median()),
-        "its standard deviation": float(ratio.std()),
-    }
-    release = pd.DataFrame({"packaged against released": found})
-else:
-    release = pd.DataFrame(
-        {"packaged against released": {"observation": "not given; set the parameter to the file's path"}}
-    )
+release = pd.DataFrame({"packaged against given": paper.compare_observation(observation)})
 release
 
 # %% [markdown]

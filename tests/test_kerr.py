@@ -43,6 +43,17 @@ def test_view_from_below_mirrors_the_view_from_above():
         assert torch.allclose(x.r[x.hit], y.r[y.hit], rtol=1e-9)
 
 
+def test_retrograde_disc_is_the_mirror_image_of_a_hole_turning_the_other_way():
+    """Reversing the spin and looking in a mirror (alpha to -alpha) changes no radius, and azimuth only by its sign."""
+    alpha, beta = rays(32)
+    a, i = torch.tensor([0.9], dtype=F64), torch.tensor([0.6], dtype=F64)
+    there, back = kerr.trace(alpha, beta, a, i)[0], kerr.trace(-alpha, beta, -a, i)[0]
+    for x, y in zip(there, back, strict=True):
+        assert torch.equal(x.hit, y.hit) and torch.allclose(x.r[x.hit], y.r[y.hit], rtol=1e-9)
+        turn = (x.phi + y.phi)[x.hit]
+        assert (turn.cos() > 1 - 1e-9).all()
+
+
 def test_redshift_of_a_face_on_schwarzschild_disc_is_the_textbook_one():
     """Seen along the axis, a circular orbit at r has g = sqrt(1 - 3 / r)."""
     alpha = torch.linspace(8.0, 20.0, 40, dtype=F64)

@@ -11,7 +11,7 @@ import pytest
 from fusionlib import files
 from fusionlib.paper import Spec, baseline_specs, experiment, figures, save, score_table, scores, tuned
 from fusionlib.paper.chapter import check_parameters
-from fusionlib.paper.publish import fill
+from fusionlib.paper.publish import fill, publish
 from fusionlib.paper.run import main, make_plan
 from fusionlib.paper.tables import SCHEMA
 
@@ -49,7 +49,10 @@ def test_key_names_everything_that_matters(tmp_path):
     table = tmp_path / "uv.csv"
     table.write_text("u,v,sigma\n1e9,1e9,0.01\n")
     before = small(observation=str(table), coverage=1.0).key
-    table.write_text("u,v,sigma\n1e9,1e9,0.02\n")
+    moved = tmp_path / "moved.csv"
+    moved.write_text(table.read_text())
+    assert experiment.content(str(moved)) == experiment.content(str(table))
+    table.write_text("u,v,sigma\n1e9,1e9,0.025\n")
     assert small(observation=str(table), coverage=1.0).key != before
 
 
@@ -74,10 +77,13 @@ def test_code_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
 
 
 def test_tuning_chooses_the_best_of_the_grid_on_training_images(home):
-    spec = small(sigma_min=(0.02,))
+    """Twelve images, so that the first round sees three of them; a prior weight that is absurd must lose."""
+    options = {"sigma_min": (0.02,), "n_train": 12, "coverage": 1.0}
+    spec = small(lam=(1e-6, 0.1, 1e3, 1e6), **options)
     settings, psnr = tuned(spec)
-    alone = {lam: tuned(small(sigma_min=(0.02,), lam=(lam,)))[1] for lam in spec.lam}
-    assert psnr == max(alone.values()) and settings["lam"] == max(alone, key=lambda k: alone[k])
+    alone = {lam: tuned(small(lam=(lam,), **options))[1] for lam in spec.lam}
+    assert settings["lam"] == max(alone, key=lambda k: alone[k]) and psnr == alone[settings["lam"]]
+    assert len(set(alone.values())) == 4
 
 
 def test_table_has_the_schema_and_pairs_with_the_best_single(home):
@@ -91,6 +97,11 @@ def test_table_has_the_schema_and_pairs_with_the_best_single(home):
     difference = scores(specs[2])["psnr"].mean() - scores(best)["psnr"].mean()
     assert table.delta_best_single["average"] == pytest.approx(difference, abs=1e-5)
     assert table.prior_calls["average"] == 4 and table.bank["average"] == "identity+tv"
+
+
+def test_experiments_of_one_table_differ_in_seed_only(home):
+    with pytest.raises(ValueError, match="may differ in their seeds only"):
+        score_table([small(), small(n_train=4)])
 
 
 def test_own_images_and_own_coverage(home, tmp_path):
@@ -113,6 +124,7 @@ def test_own_images_and_own_coverage(home, tmp_path):
         ({"method": "single:bm3d"}, "unknown method 'single:bm3d'"),
         ({"regime": "closure"}, "regime must be"),
         ({"coverage": 0.5}, "coverage must be one of"),
+        ({"resolution": "voxel"}, "resolution must be"),
     ],
 )
 def test_bad_specs(change, message):
@@ -125,10 +137,17 @@ def test_bad_specs(change, message):
 def test_unknown_parameters_profiles_and_chapters_are_refused(home, capsys):
     with pytest.raises(ValueError, match=r"02_baselines has no parameter \['prior'\]"):
         check_parameters("02_baselines", {"prior": 1})
-    for call in (["smoke", "-p", "prior=tv"], ["smoke", "--only", "77"]):
-        assert main(call) == 2
-    said = capsys.readouterr().err
-    assert "no chapter has a parameter ['prior']" in said and "no chapter '77'" in said
+    for call, message in (
+        (["-p", "prior=tv"], "no chapter has a parameter ['prior']"),
+        (["--only", "77"], "no chapter '77'"),
+        (["-p", "profile=paper"], "profile is no parameter"),
+        (["-p", "sky=/nowhere/at/all"], "parameter sky: there is no file or folder"),
+        (["-p", "priors=tv"], "priors must be a list of distinct names"),
+        (["-p", "priors=[tv,tv]"], "priors must be a list of distinct names"),
+        (["-p", "priors=[tv,bm3d]"], "priors must be a list of distinct names"),
+    ):
+        assert main(["smoke", *call]) == 2
+        assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="profile must be one of"):
         baseline_specs("huge")
 
@@ -154,7 +173,7 @@ def test_a_missing_prior_leaves_the_plan_whole(home, monkeypatch):
     monkeypatch.setattr(experiment.zoo, "available", lambda names: (["identity", "tv"], {"ffdnet": "offline"}))
     plan = make_plan("smoke", [], {})
     methods = {json.loads(spec)["method"] for spec in plan.jobs.values()}
-    assert methods <= {"single:identity", "single:tv", "average"} and len(plan.chapters) == 2
+    assert methods == {"single:identity", "single:tv", "average"} and len(plan.chapters) == 2
 
 
 def test_writing_is_all_or_nothing(tmp_path):
@@ -175,6 +194,11 @@ def test_figure_is_drawn_from_its_saved_data(tmp_path):
     assert made == {f"fig02_convergence.{s}" for s in ("csv", "png", "json")}
     facts = json.loads((tmp_path / "figures" / "fig02_convergence.json").read_text())
     assert facts["data_sha256"] == files.sha256(tmp_path / "figures" / "fig02_convergence.csv")
+
+
+def test_a_run_that_is_not_current_is_not_published(home):
+    with pytest.raises(ValueError, match="profile smoke is not up to date"):
+        publish("smoke")
 
 
 def test_readme_blocks_are_filled_or_missed():

@@ -116,3 +116,20 @@ def test_a_prior_that_returns_nan_is_blamed_by_name(array, y):
         hqs(y, array, FusedPrior(bank, average(2)), sigmas=[0.1], lam=0.1)
     with pytest.raises(ValueError, match="Sick returned NaN"):
         hqs(y, array, Sick(), sigmas=[0.1], lam=0.1)
+
+    class Later(zoo.Identity):
+        def forward(self, x, sigma):
+            return x * (torch.nan if sigma < 0.05 else 1)
+
+    with pytest.raises(ValueError, match=r"Later returned NaN .* sigma = 0\.01"):
+        hqs(y, array, Later(), sigmas=[0.1, 0.01], lam=0.1)
+
+
+def test_a_prior_that_returns_another_shape_is_blamed_by_name(array, y):
+    class Crop(zoo.Identity):
+        def forward(self, x, sigma):
+            return x[..., 1:]
+
+    for prior, name in ((Crop(), "Crop"), (FusedPrior(PriorBank({"mine": Crop()}), average(1)), "mine")):
+        with pytest.raises(ValueError, match=f"{name} returned shape"):
+            hqs(y[:1], array, prior, sigmas=[0.1], lam=0.1)

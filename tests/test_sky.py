@@ -50,12 +50,19 @@ def test_turbulence_is_standard_and_trails():
     assert same_sign > 1.5 * other_sign  # crests at constant ln r + phi tan(pitch): r falls along phi
 
 
+def alike(a: torch.Tensor, b: torch.Tensor) -> int:
+    """How many images of a are in b."""
+    return sum(any(torch.equal(x, y) for y in b) for x in a)
+
+
 def test_splits_are_disjoint_and_seeds_draw_other_training_images(monkeypatch, tmp_path):
     monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
     monkeypatch.setattr(sky, "BLOCK", 2)
-    train, dev, other = sky.split("train", 2), sky.split("dev", 2), sky.split("train", 1, seed=1)
-    assert not torch.equal(train.image, dev.image) and not torch.equal(train.image[:1], other.image)
-    assert torch.equal(sky.split("train", 2).image, train.image)  # from the cache
+    train, dev, test = (sky.split(name, 4).image for name in ("train", "dev", "test"))
+    other = sky.split("train", 4, seed=1).image
+    assert alike(train, dev) == alike(train, test) == alike(dev, test) == alike(train, other) == 0
+    assert torch.equal(sky.split("train", 4).image, train)  # from the cache
+    assert torch.equal(sky.split("train", 2).image, train[:2])
     with pytest.raises(ValueError, match="between 1 and 200"):
         sky.split("dev", 201)
     with pytest.raises(ValueError, match="name must be one of"):
@@ -65,11 +72,15 @@ def test_splits_are_disjoint_and_seeds_draw_other_training_images(monkeypatch, t
 def test_folder_of_images_becomes_a_sky(tmp_path):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", rng.random((64, 64)))
-    np.savez(tmp_path / "b.npz", stack=rng.random((19, 200, 200)))
-    s = sky.split("train", 9, source=str(tmp_path))
-    assert s.image.shape == (9, 1, 64, 64) and s.fine.shape == (9, 1, 128, 128)
-    peak = s.image.amax((1, 2, 3))
+    np.savez(tmp_path / "b.npz", stack=rng.random((39, 80, 80)))
+    sets = {name: sky.split(name, n, source=str(tmp_path)) for name, n in sky.split_sizes(40).items()}
+    assert {name: len(s.image) for name, s in sets.items()} == {"train": 18, "dev": 4, "test": 18}
+    assert sum(alike(s.image, t.image) for a, s in sets.items() for b, t in sets.items() if a != b) == 0
+    again = sky.split("train", 9, seed=1, source=str(tmp_path)).image
+    assert 0 < alike(again, sets["train"].image[:9]) < 9 and alike(again, sets["train"].image) == 9
+    peak = sets["train"].image.amax((1, 2, 3))
     assert (peak >= 0.5 - 1e-6).all() and (peak <= 1 + 1e-6).all()
+    assert sets["train"].fine.shape == (18, 1, 128, 128)
     with pytest.raises(ValueError, match="size of the dev set"):
         sky.split("dev", 5, source=str(tmp_path))
 

@@ -5,13 +5,22 @@ from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, reconst
 from fusionlib.paper.figures import save
 from fusionlib.paper.manifest import output, provenance, show
 from fusionlib.paper.profiles import PROFILES, baseline_specs
-from fusionlib.paper.tables import coverage_table, examples, paired_table, score_table, settings_table, write_table
+from fusionlib.paper.tables import (
+    compare_observation,
+    coverage_table,
+    examples,
+    paired_table,
+    score_table,
+    settings_table,
+    write_table,
+)
 
 __all__ = [
     "PROFILES",
     "Spec",
     "arrays",
     "baseline_specs",
+    "compare_observation",
     "coverage_table",
     "examples",
     "figures",

@@ -25,7 +25,19 @@ def chapter_of(name: str) -> Chapter:
 
 
 def source(name: str) -> Path:
-    return files.home() / "notebooks" / f"{name}.py"
+    return files.source("notebooks", f"{name}.py")
+
+
+def failed_notebook(name: str, profile: str) -> Path:
+    """Where a run that failed is kept."""
+    return output(profile) / "notebooks" / f"{name}.failed.ipynb"
+
+
+def made_by(name: str, profile: str) -> dict[str, str]:
+    """The figures (.png) and tables (.csv) of a chapter on disk, with their SHA-256."""
+    out, number = output(profile), name[:2]
+    found = [*out.glob(f"figures/fig{number}_*.png"), *out.glob(f"tables/tab{number}_*.csv")]
+    return {p.name: files.sha256(p) for p in sorted(found)}
 
 
 def draft(name: str, path: Path) -> None:
@@ -58,8 +70,10 @@ def run_chapter(name: str, profile: str, parameters: dict[str, Any]) -> Path:
     parameters = {"profile": profile, **parameters}
     check_parameters(name, parameters)
     folder = files.folder("build", profile, "notebooks")
-    path, failed = folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"
-    failed.unlink(missing_ok=True)
+    path, failed = folder / f"{name}.ipynb", failed_notebook(name, profile)
+    for kind in ("fig", "tab"):  # what an older version of the chapter made
+        for old in output(profile).glob(f"*/{kind}{name[:2]}_*"):
+            old.unlink()
     began = time.perf_counter()
     with files.replacing(path) as aside:
         start, result = aside.with_suffix(".draft.ipynb"), aside.with_suffix(".run.ipynb")
@@ -76,15 +90,9 @@ def run_chapter(name: str, profile: str, parameters: dict[str, Any]) -> Path:
             start.unlink(missing_ok=True)
             result.unlink(missing_ok=True)
     seconds = round(time.perf_counter() - began, 1)
-    prefix = name[:2]
-    made = sorted(
-        p.name
-        for kind in ("fig", "tab")
-        for p in output(profile).glob(f"*/{kind}{prefix}_*")
-        if p.suffix in (".png", ".csv")
+    facts = provenance(
+        chapter=name, profile=profile, parameters=parameters, seconds=seconds, made=made_by(name, profile)
     )
-    made = [m for m in made if m.endswith(".png") or m.startswith("tab")]
-    facts = provenance(chapter=name, profile=profile, parameters=parameters, seconds=seconds, made=made)
     write(output(profile) / f"{name}.json", facts)
     return path
 

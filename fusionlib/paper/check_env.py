@@ -15,7 +15,7 @@ from fusionlib import files, zoo
 def checks() -> list[tuple[bool, str]]:
     """(fine, what was found) for Python, pinned packages, kernel, build folder, disk, priors, device."""
     found = [(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} (3.11 is the reference)")]
-    pins = files.home() / "constraints.txt"
+    pins = files.source("constraints.txt")
     wanted = dict(re.findall(r"^([\w.-]+)==(\S+)$", pins.read_text() if pins.exists() else "", re.MULTILINE))
     needed = {
         re.split(r"[<>=\[; ]", r)[0] for r in importlib.metadata.requires("fusionlib") or [] if "extra ==" not in r

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,20 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib import files, metrics, sky, zoo
-from fusionlib.baselines import COVERAGE
+from fusionlib.baselines import COVERAGE, read_observation
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import average
-from fusionlib.interferometer import Interferometer
+from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.pnp import Reconstruction, hqs, schedule
 
 BANKS = {"main": ("identity", "tv", "ffdnet")}
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr", "chi2_vis")
 BATCH = 32
+_CODE = files.code_hash("paper.experiment")  # now, so that it is the code in memory that names results
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is computed. Nothing else enters a score but the code and, where given, the files named here.
+    """What is computed. A score is named by this, the code, and the content of the files given here.
 
     `method` is `single:<prior>` or `average`; `priors` the bank; `n_train` labels tune the PnP settings, over the grid
     `sigma_max` x `sigma_min` x `lam`; `n_test` images of `split` are scored. `sky` is a folder of images instead of the
@@ -55,6 +57,8 @@ class Spec:
             raise ValueError(f"Spec: unknown method {self.method!r} for the priors {self.priors}")
         if self.regime != "calibrated":
             raise ValueError(f"Spec: regime must be 'calibrated', got {self.regime!r}")
+        if self.resolution != "image":
+            raise ValueError(f"Spec: resolution must be 'image', got {self.resolution!r}")
         if self.coverage not in COVERAGE:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
         if self.observation and self.coverage != 1.0:
@@ -77,19 +81,24 @@ class Spec:
 
 
 def record_key(spec: Spec) -> str:
-    inputs = {name: _content(getattr(spec, name)) for name in ("sky", "observation")}
-    return files.digest([asdict(spec) | inputs, files.code_hash("paper.experiment")])
+    inputs = {name: content(getattr(spec, name)) for name in ("sky", "observation")}
+    return files.digest([asdict(spec) | inputs, _CODE])
 
 
-def _content(path: str) -> Any:
-    """Hash of the file or folder a spec points to, so that moving it changes nothing and editing it does."""
+def content(path: str) -> str:
+    """Hash of the file or folder at `path`, so that moving it changes nothing and editing it does; "" for none."""
     if not path:
         return ""
     found = sorted(Path(path).glob("*")) if Path(path).is_dir() else [Path(path)]
     try:
-        return [files.sha256(f) for f in found if f.is_file()]
+        return _hash_files(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in found if not f.is_dir()))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+
+
+@cache
+def _hash_files(stamped: tuple[tuple[str, int, int], ...]) -> str:
+    return files.digest([files.sha256(Path(name)) for name, *_ in stamped])
 
 
 # --- the pieces ---
@@ -97,6 +106,7 @@ def _content(path: str) -> Any:
 
 def device() -> torch.device:
     """Where experiments run: FUSIONLIB_DEVICE, by default `auto`: the GPU if there is one, else the CPU."""
+    torch.backends.cudnn.allow_tf32 = False  # full float32 on a GPU too
     name = os.environ.get("FUSIONLIB_DEVICE", "auto")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
@@ -104,8 +114,8 @@ def device() -> torch.device:
 def arrays(spec: Spec) -> list[Interferometer]:
     """The interferometers of a coverage: one, or three lists of scans whose scores are averaged."""
     if spec.observation:
-        read = Interferometer.from_table if spec.observation.endswith(".csv") else Interferometer.from_uvfits
-        return [read(spec.observation).to(device())]
+        table = read_observation(spec.observation)
+        return [Interferometer.from_table(table, min_baseline=MIN_BASELINE).to(device())]
     return [Interferometer.eht2017(spec.coverage, draw).to(device()) for draw in range(len(COVERAGE[spec.coverage]))]
 
 
@@ -198,7 +208,11 @@ def tuned(spec: Spec) -> tuple[Settings, float]:
         return {k: np.array(v) for k, v in settings.items()} | {"psnr_train": np.array(psnr)}
 
     record = stored(blind.key, compute)
-    return {k: float(record[k]) for k in ("sigma_max", "sigma_min", "lam")}, float(record["psnr_train"])
+    return settings_of(record), float(record["psnr_train"])
+
+
+def settings_of(record: Record) -> Settings:
+    return {k: float(record[k]) for k in ("sigma_max", "sigma_min", "lam")}
 
 
 def scores(spec: Spec) -> Record:
@@ -228,4 +242,6 @@ def _scores(spec: Spec) -> Record:
         "prior_calls": np.array(calls),
         "seconds": np.array(seconds / (draws * spec.n_test)),
         "job_seconds": np.array(time.perf_counter() - began),
+        "device": np.array(str(device())),
+        "torch": np.array(torch.__version__),
     }

@@ -24,7 +24,7 @@ def git_state() -> dict[str, Any]:
     """Commit and whether tracked files differ from it; empty outside a git checkout."""
 
     def git(*args: str) -> str | None:
-        run = subprocess.run(["git", "-C", str(files.home()), *args], capture_output=True, text=True)
+        run = subprocess.run(["git", "-C", str(files.PACKAGE.parent), *args], capture_output=True, text=True)
         return run.stdout.strip() if run.returncode == 0 else None
 
     try:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fusionlib import sky as skies
 from fusionlib.paper.experiment import BANKS, Spec
 
 
@@ -49,14 +50,20 @@ def baseline_specs(
 ) -> list[Spec]:
     """Chapter 02: every prior alone and their average, at every coverage and seed of the profile."""
     p, bank = profile_of(profile), tuple(priors)
+    have = skies.split_sizes(len(skies.from_folder(sky).image) if sky else None)
+    n_train, n_test = min(p.n_train, have["train"]), min(p.n_test, have[p.split])
+    if min(n_train, n_test) < 1:
+        raise ValueError(
+            f"sky: {sky} has too few images; 10 are the least, {p.n_test} {p.split} images are used if there"
+        )
     methods = [(f"single:{name}", (name,)) for name in bank] + ([("average", bank)] if len(bank) > 1 else [])
     return [
         Spec(
             method,
             members,
             coverage,
-            p.n_train,
-            p.n_test if coverage == 1.0 else min(p.n_test, N_PARTIAL),
+            n_train,
+            n_test if coverage == 1.0 else min(n_test, N_PARTIAL),
             p.split,
             seed,
             sky=sky,

@@ -22,8 +22,8 @@ import torch
 import yaml
 
 from fusionlib import files, zoo
-from fusionlib.paper.chapter import chapter_of, parameters_of, source
-from fusionlib.paper.experiment import BANKS, Spec, prior_of, record_key, settings_grid, store_paths
+from fusionlib.paper.chapter import chapter_of, failed_notebook, made_by, parameters_of, source
+from fusionlib.paper.experiment import BANKS, Spec, content, device, prior_of, record_key, settings_grid, store_paths
 from fusionlib.paper.manifest import output
 from fusionlib.paper.profiles import CHAPTERS, Chapter, profile_of
 
@@ -61,20 +61,20 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         specs = chapter_specs(chapter, profile, mine)
         missing = {str(store_paths(key)[0]): s for s in specs if not _stored(key := record_key(s))}
         jobs |= {path: json.dumps(asdict(s)) for path, s in missing.items()}
-        key = files.digest([source(chapter.name).read_text(), code, mine, sorted(record_key(s) for s in specs)])
+        inputs = [content(mine.get(name, "")) for name in ("sky", "observation")]
+        key = files.digest([source(chapter.name).read_text(), code, mine, inputs, sorted(record_key(s) for s in specs)])
         done = output(profile) / ".done" / f"{chapter.name}-{key}"
         if not (done.exists() and _whole(chapter, profile)):
             done.unlink(missing_ok=True)
+            failed_notebook(chapter.name, profile).unlink(missing_ok=True)
             graph[str(done)] = (chapter.name, json.dumps(mine), sorted(missing))
     return Plan(profile, jobs, graph)
 
 
 def _whole(chapter: Chapter, profile: str) -> bool:
-    """Whether all that the chapter made last time is still there."""
-    out = output(profile)
-    facts = out / f"{chapter.name}.json"
-    wanted = json.loads(facts.read_text())["made"] if facts.exists() else [""]
-    return all((out / ("tables" if name.startswith("tab") else "figures") / name).is_file() for name in wanted)
+    """Whether all that the chapter made last time is still there, unchanged."""
+    facts = output(profile) / f"{chapter.name}.json"
+    return facts.exists() and json.loads(facts.read_text())["made"] == made_by(chapter.name, profile)
 
 
 def _stored(key: str) -> bool:
@@ -88,7 +88,7 @@ def estimate(plan: Plan) -> float:
     for text in plan.jobs.values():
         s = Spec.from_dict(json.loads(text))
         if (s.method, s.priors) not in rates:
-            prior, x = prior_of(s), torch.zeros(8, 1, 64, 64)
+            prior, x = prior_of(s), torch.zeros(8, 1, 64, 64, device=device())
             with torch.inference_mode():
                 prior(x, 0.1)
                 began = time.perf_counter()
@@ -108,14 +108,14 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
         left = [done for done, (name, *_) in plan.chapters.items() if name == chapter.name and not Path(done).exists()]
         if left:
             good = False
-            failed = output(profile) / "notebooks" / f"{chapter.name}.failed.ipynb"
+            failed = failed_notebook(chapter.name, profile)
             status = f"FAILED, see {failed.relative_to(files.home())}" if failed.exists() else "not run: a job failed"
             rows.append((chapter.name, status, "", ""))
             continue
         facts = json.loads(facts_path.read_text())
         status = "done" if any(name == chapter.name for name, *_ in plan.chapters.values()) else "up to date"
         jobs = sum(_job_seconds(s) for s in chapter_specs(chapter, profile, parameters)) / cores
-        made = ", ".join(m.removesuffix(".png").removesuffix(".csv") for m in facts["made"])
+        made = ", ".join(Path(m).stem for m in facts["made"] if not m.endswith(".npz"))
         rows.append((chapter.name, status, f"{facts['seconds'] + jobs:.0f} / {chapter.budget[profile]}", made))
     head = ("chapter", "status", "seconds / budget", "figures and tables")
     widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(4)]
@@ -147,7 +147,7 @@ def walk(plan: Plan, cores: int) -> None:
     files.folder("build", plan.profile, ".done")
     files.folder("build", "scores")
     todo.write_text(json.dumps(asdict(plan)))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(files.home() / "notebooks" / "Snakefile")]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(files.source("notebooks", "Snakefile"))]
     command += ["--directory", str(todo.parent), "--cores", str(cores), "--config", f"plan={todo}"]
     command += [
         "--rerun-incomplete",
@@ -171,6 +171,19 @@ def walk(plan: Plan, cores: int) -> None:
         subprocess.run(command, stderr=log, env=environment, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL)
 
 
+def read_parameters(given: list[str]) -> dict[str, Any]:
+    """`name=value` pairs, values as YAML, paths made absolute. Raises ValueError for `profile` or a missing path."""
+    parameters = {name: yaml.safe_load(value) for name, _, value in (p.partition("=") for p in given)}
+    if "profile" in parameters:
+        raise ValueError("profile is no parameter of a run: give it as the first argument")
+    for name in {"sky", "observation"} & set(parameters):
+        path = Path(str(parameters[name])).expanduser().resolve()
+        if not path.exists():
+            raise ValueError(f"parameter {name}: there is no file or folder {path}")
+        parameters[name] = str(path)
+    return parameters
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fusionlib.paper.run", description=__doc__)
     parser.add_argument("profile", choices=["smoke", "quick", "paper"])
@@ -186,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
-        parameters = {name: yaml.safe_load(value) for name, _, value in (p.partition("=") for p in args.parameters)}
+        parameters = read_parameters(args.parameters)
         out = output(args.profile)
         with open(out / ".lock", "w") as lock:
             try:

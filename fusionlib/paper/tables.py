@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pandas as pd
 import torch
 
 from fusionlib import files, metrics
-from fusionlib.baselines import COVERAGE
+from fusionlib.baselines import COVERAGE, eht2017_table, read_observation
 from fusionlib.interferometer import Interferometer
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import BANKS, Record, Spec, arrays, observed, prior_of, reconstruct, scores, tuned
+from fusionlib.paper.experiment import BANKS, Record, Spec, arrays, observed, prior_of, reconstruct, scores, settings_of
 from fusionlib.pnp import Reconstruction
 
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
@@ -29,7 +30,7 @@ def bank_name(priors: Sequence[str]) -> str:
 
 
 def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows of `specs` in SCHEMA, one per method, coverage and bank, seeds together.
+    """The rows of `specs` in SCHEMA, one per method and coverage, seeds together.
 
     Scores are means over images, scan lists and seeds. Intervals are 95 % bootstraps of images and seeds together;
     `delta_*` are paired differences to `best_single`: the single prior with the best PSNR on the training images, not
@@ -37,10 +38,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
     """
     rows = []
     for coverage in dict.fromkeys(s.coverage for s in specs):
-        group: dict[str, list[tuple[Spec, Record]]] = {}
-        for s in specs:
-            if s.coverage == coverage:
-                group.setdefault(s.method, []).append((s, scores(s)))
+        group = _grouped(specs, coverage)
         singles = {
             m: np.mean([float(r["psnr_train"]) for _, r in g]) for m, g in group.items() if m.startswith("single:")
         }
@@ -74,6 +72,20 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
     return pd.DataFrame(rows, columns=list(SCHEMA))
 
 
+def _grouped(specs: Sequence[Spec], coverage: float) -> dict[str, list[tuple[Spec, Record]]]:
+    """Specs and records by method. Raises ValueError where two of a method differ in more than their seed."""
+    group: dict[str, list[tuple[Spec, Record]]] = {}
+    for s in specs:
+        if s.coverage == coverage:
+            group.setdefault(s.method, []).append((s, scores(s)))
+    for method, found in group.items():
+        if len({replace(s, seed=0) for s, _ in found}) > 1 or len({s.seed for s, _ in found}) < len(found):
+            raise ValueError(
+                f"{method} at coverage {coverage}: experiments of one table may differ in their seeds only"
+            )
+    return group
+
+
 def _per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:
     """Scores (seeds, images), scan lists averaged."""
     return np.stack([record[name].mean(0) for _, record in found])
@@ -81,10 +93,7 @@ def _per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:
 
 def paired_table(specs: Sequence[Spec]) -> pd.DataFrame:
     """Mean PSNR difference of every two methods at full coverage, with its 95 % interval, images and seeds together."""
-    group: dict[str, list[tuple[Spec, Record]]] = {}
-    for s in specs:
-        if s.coverage == 1.0:
-            group.setdefault(s.method, []).append((s, scores(s)))
+    group = _grouped(specs, 1.0)
     psnr = {method: _per_image(found, "psnr") for method, found in group.items()}
     rows = [
         {"method": a, "minus": b, **bootstrap(psnr[a] - psnr[b])._asdict()} for a, b in itertools.combinations(psnr, 2)
@@ -113,6 +122,25 @@ def coverage_table() -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.concat(points, ignore_index=True)
 
 
+def compare_observation(path: str) -> dict[str, object]:
+    """How the packaged coverage differs from a given observation of the same baselines; says so where it cannot."""
+    if not path:
+        return {"observation": "none given; set the parameter `observation` to the path of the file"}
+    given = read_observation(path)
+    facts: dict[str, object] = {"visibilities": len(given), "median sigma [mJy]": 1e3 * float(np.median(given.sigma))}
+    keys = ["scan", "t1", "t2"]
+    both = eht2017_table().merge(given, on=keys, suffixes=("", "_given")) if set(keys) <= set(given) else given[:0]
+    if len(both) < len(given):
+        return facts | {"comparison": "these are not the baselines of 11 April 2017"}
+    error = np.hypot(both.u - both.u_given, both.v - both.v_given) / np.hypot(both.u_given, both.v_given)
+    ratio = np.log(both.sigma / both.sigma_given)
+    return facts | {
+        "largest relative difference of u, v": float(error.max()),
+        "median log ratio of sigma": float(np.median(ratio)),
+        "its standard deviation": float(np.std(ratio)),
+    }
+
+
 def settings_table(specs: Sequence[Spec]) -> pd.DataFrame:
     """The PnP settings each method was given by tuning, with the number of settings tried."""
     rows = []
@@ -137,7 +165,7 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
     first = next(iter(chosen.values()))
     array = arrays(first)[0]
     truth, y = observed(first, "dev", n, 0, array)
-    results = {m: reconstruct(s, tuned(s)[0], prior_of(s), array, y) for m, s in chosen.items()}
+    results = {m: reconstruct(s, settings_of(scores(s)), prior_of(s), array, y) for m, s in chosen.items()}
     image = torch.stack([r.image for r in results.values()])
     dirty = array.dirty_image(y)
     pictures = {
