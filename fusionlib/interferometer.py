@@ -9,6 +9,7 @@ standard deviation; `visibilities` and `whiten` convert to and from complex Jans
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -176,11 +177,40 @@ class Interferometer(nn.Module):
         misfit = self._check_data(y) @ self.left - (z.flatten(1) @ self.right) * s
         return z + (misfit * s / (s**2 + rho) @ self.right.T).view_as(z)
 
-    def observe(self, x: Tensor, seed: int) -> Tensor:
-        """Whitened data (B, 2 M) of images (B, 1, H, H) with unit Gaussian noise, image k from stream (seed, k)."""
+    def descend(self, z: Tensor, y: Tensor) -> Tensor:
+        """One gradient step on |A z - y|^2 / 2, of length 1 / |A|^2."""
+        return z + self.adjoint(self.residual(z, y)) / self.singular[0] ** 2
+
+    def start(self, y: Tensor) -> Tensor:
+        """Where loops start: empty sky (B, 1, npix, npix), from which the first prox makes the Tikhonov image."""
+        return self._check_data(y).new_zeros(len(y), 1, self.npix, self.npix)
+
+    def observe(
+        self, x: Tensor, seed: int, *, gains: Mapping[str, float] | None = None, phases: bool = False
+    ) -> Tensor:
+        """Whitened data (B, 2 M) of images (B, 1, H, H) with unit Gaussian noise, image k from stream (seed, k).
+
+        `gains` gives stations a standard deviation of log gain, `phases` all of them uniform random phases, drawn anew
+        for every scan and image: the data of an uncalibrated array.
+        """
         clean = self(x)
-        noise = np.stack([np.random.default_rng([seed, k]).standard_normal(clean.shape[1]) for k in range(len(x))])
-        return clean + torch.from_numpy(noise).to(clean)
+        rngs = [np.random.default_rng([seed, k]) for k in range(len(x))]
+        noise = torch.from_numpy(np.stack([rng.standard_normal(clean.shape[1]) for rng in rngs])).to(clean)
+        if gains or phases:
+            factors = torch.from_numpy(np.stack([self._station_errors(rng, gains or {}, phases) for rng in rngs]))
+            clean = self.whiten(self.visibilities(clean) * factors.to(clean.device))
+        return clean + noise
+
+    def _station_errors(self, rng: np.random.Generator, gains: Mapping[str, float], phases: bool) -> np.ndarray:
+        """Factors g_i conj(g_j) (M,), one g per station and scan."""
+        t = self.table
+        keys = [*zip(t.scan, t.t1, strict=True), *zip(t.scan, t.t2, strict=True)]
+        g = {
+            key: np.exp(gains.get(key[1], 0.0) * rng.standard_normal() + 2j * np.pi * phases * rng.uniform())
+            for key in sorted(set(keys))
+        }
+        first, second = np.array([g[k] for k in keys]).reshape(2, -1)
+        return first * second.conj()
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:
         """Whitened residual y - A x (B, 2 M)."""

@@ -1,15 +1,30 @@
-"""Plug-and-Play reconstruction: (y, interferometer, prior, ...) -> Reconstruction."""
+"""Plug-and-Play reconstruction: (y, physics, prior, ...) -> Reconstruction.
+
+`physics` is an Interferometer with whitened data, or an Uncalibrated one with closure data: whatever has `prox`,
+`descend`, `chi2` and `start` for its kind of y. Every loop sees the data through these alone.
+"""
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from fusionlib.fusion import FusedPrior
-from fusionlib.interferometer import Interferometer
 from fusionlib.priors import call, check
+
+
+class Physics(Protocol):
+    """What a loop needs of an instrument; y is its own kind of data, sliced by image."""
+
+    npix: int
+
+    def prox(self, z: Tensor, y: Any, rho: float) -> Tensor: ...
+    def descend(self, z: Tensor, y: Any) -> Tensor: ...
+    def chi2(self, x: Tensor, y: Any) -> Tensor: ...
+    def start(self, y: Any) -> Tensor: ...
 
 
 class Reconstruction(NamedTuple):
@@ -19,6 +34,10 @@ class Reconstruction(NamedTuple):
     image: Tensor
     record: dict[str, Tensor]
     seconds: float
+
+
+Denoise = Callable[[Tensor, float], Tensor]
+Step = Callable[[Tensor, Tensor, float, Any, Denoise], tuple[Tensor, Tensor]]  # (z, u, sigma, y, denoise) -> (z, u)
 
 
 def schedule(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
@@ -31,66 +50,202 @@ def schedule(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
 
 
 def hqs(
-    y: Tensor,
-    interferometer: Interferometer,
+    y: Any,
+    physics: Physics,
     prior: nn.Module,
     *,
     sigmas: Sequence[float],
     lam: float,
     start: Tensor | None = None,
+    tolerance: float = 0.0,
+    progress: bool = False,
 ) -> Reconstruction:
     """Annealed half-quadratic splitting (Zhang et al., DPIR, TPAMI 2021) with the exact data prox.
 
-    For each noise level: x = prox(z, y, rho = lam / sigma^2), then z = prior(x, sigma). `y` (B, 2 M) whitened data;
-    `start` (B, 1, H, H) is the first z, zero if not given, so that the first x is the Tikhonov image.
-    The image returned is the last z.
-    Raises ValueError for NaN data, sigma or lam <= 0, and, by name, for a prior that returns NaN or another shape.
+    For each noise level: x = prox(z, y, rho = lam / sigma^2), then z = prior(x, sigma). `y` whitened data (B, 2 M) or
+    ClosureData; `start` (B, 1, H, H) is the first z, by default that of the physics; an image stops once it changes by
+    less than `tolerance` (root mean square). The image returned is the last z. Raises ValueError for NaN data, sigma or
+    lam <= 0, and, by name, for a prior that returns NaN or another shape.
     """
-    if not torch.isfinite(y).all():
-        raise ValueError("hqs: data y have NaN or infinite entries; drop or flag those visibilities")
+
+    def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        return denoise(physics.prox(z, y, lam / sigma**2), sigma), u
+
+    return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
+
+
+def admm(
+    y: Any,
+    physics: Physics,
+    prior: nn.Module,
+    *,
+    sigmas: Sequence[float],
+    lam: float,
+    start: Tensor | None = None,
+    tolerance: float = 0.0,
+    progress: bool = False,
+) -> Reconstruction:
+    """Plug-and-Play ADMM (Venkatakrishnan et al. 2013), arguments as `hqs`, with the scaled dual variable u.
+
+    x = prox(z - u, y, lam / sigma^2), z = prior(x + u, sigma), u = u + x - z.
+    """
+
+    def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        x = physics.prox(z - u, y, lam / sigma**2)
+        new = denoise(x + u, sigma)
+        return new, u + x - new
+
+    return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
+
+
+def pgd(
+    y: Any,
+    physics: Physics,
+    prior: nn.Module,
+    *,
+    sigmas: Sequence[float],
+    start: Tensor | None = None,
+    tolerance: float = 0.0,
+    progress: bool = False,
+) -> Reconstruction:
+    """Plug-and-Play proximal gradient descent, arguments as `hqs`: z = prior(descend(z, y), sigma).
+
+    `descend` is one gradient step on the data term, of length 1 / Lipschitz constant for an Interferometer, by
+    backtracking for an Uncalibrated one. The weight of the prior is in sigma alone.
+    """
+
+    def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        return denoise(physics.descend(z, y), sigma), u
+
+    return _run(step, y, physics, prior, sigmas, 1.0, start, tolerance, progress)
+
+
+def red(
+    y: Any,
+    physics: Physics,
+    prior: nn.Module,
+    *,
+    sigmas: Sequence[float],
+    lam: float,
+    start: Tensor | None = None,
+    tolerance: float = 0.0,
+    progress: bool = False,
+) -> Reconstruction:
+    """Regularisation by denoising, fixed-point form (Romano, Elad & Milanfar 2017, sec. 4), arguments as `hqs`.
+
+    x = prox(prior(x, sigma), y, lam): where it settles, grad f(x) + lam (x - prior(x, sigma)) = 0. Unlike in `hqs`, lam
+    does not grow as sigma falls, and the image returned is the data step's.
+    """
+
+    def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        return physics.prox(denoise(z, sigma), y, lam), u
+
+    return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
+
+
+def _run(
+    step: Step,
+    y: Any,
+    physics: Physics,
+    prior: nn.Module,
+    sigmas: Sequence[float],
+    lam: float,
+    start: Tensor | None,
+    tolerance: float,
+    progress: bool,
+) -> Reconstruction:
+    """Check what came in, iterate, check what comes out."""
+    if not torch.isfinite(physics.start(y)).all() or (isinstance(y, Tensor) and not torch.isfinite(y).all()):
+        raise ValueError("data y have NaN or infinite entries; drop or flag those visibilities")
     if not len(sigmas) or min(sigmas) <= 0 or lam <= 0:
-        raise ValueError(f"hqs: sigmas and lam must be positive, got sigmas = {list(sigmas)}, lam = {lam}")
+        raise ValueError(f"sigmas and lam must be positive, got sigmas = {list(sigmas)}, lam = {lam}")
     began = time.perf_counter()
-    n = interferometer.npix
-    z = y.new_zeros(len(y), 1, n, n) if start is None else start
+    first = physics.start(y) if start is None else start
+    shown: Iterable[float] = tqdm(sigmas, "pnp", leave=False) if progress else sigmas
     with torch.inference_mode():
-        image, record = _hqs(y, interferometer, prior, tuple(sigmas), lam, z)
-    if not torch.isfinite(image).all():
-        _blame(y, interferometer, prior, sigmas, lam, z)
-        raise ValueError(
-            f"hqs: the image is not finite after {len(sigmas)} iterations; try a larger lam or fewer steps"
-        )
+        image, record = iterate(step, y, physics, prior, shown, first, tolerance)
+        if not torch.isfinite(image).all():
+            _blame(step, y, prior, sigmas, first)
+            raise ValueError(f"the image is not finite after {len(sigmas)} iterations; try a larger lam")
     return Reconstruction(image, record, time.perf_counter() - began)
 
 
-def _hqs(
-    y: Tensor, interferometer: Interferometer, prior: nn.Module, sigmas: tuple[float, ...], lam: float, z: Tensor
+def iterate(
+    step: Step,
+    y: Any,
+    physics: Physics,
+    prior: nn.Module,
+    sigmas: Sequence[float],
+    start: Tensor,
+    tolerance: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loop itself: image and record. With `tolerance`, images that have settled leave the batch."""
     rows: dict[str, list[Tensor]] = {"chi2": [], "step": []}
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        if not isinstance(prior, FusedPrior):
+            return call(prior, x, sigma, type(prior).__name__)
+        fused = prior.fuse(x, sigma)
+        rows.setdefault("weights", []).append(fused.weights)
+        rows.setdefault("kept", []).append(fused.kept)
+        return fused.image
+
+    if tolerance > 0:
+        return _iterate_until_settled(step, y, physics, denoise, sigmas, start, tolerance, rows)
+    z, u = start, torch.zeros_like(start)
     for sigma in sigmas:
-        x = interferometer.prox(z, y, lam / sigma**2)
-        if isinstance(prior, FusedPrior):
-            new, weights, kept = prior.fuse(x, sigma)
-            rows.setdefault("weights", []).append(weights)
-            rows.setdefault("kept", []).append(kept)
-        else:
-            new = call(prior, x, sigma, type(prior).__name__)
-        rows["chi2"].append(interferometer.chi2(new, y))
+        new, u = step(z, u, sigma, y, denoise)
+        rows["chi2"].append(physics.chi2(new, y))
         rows["step"].append((new - z).square().mean((1, 2, 3)).sqrt())
         z = new
     return z, {name: torch.stack(values) for name, values in rows.items()}
 
 
-def _blame(
-    y: Tensor, interferometer: Interferometer, prior: nn.Module, sigmas: Sequence[float], lam: float, z: Tensor
-) -> None:
+def _iterate_until_settled(
+    step: Step,
+    y: Any,
+    physics: Physics,
+    denoise: Denoise,
+    sigmas: Iterable[float],
+    start: Tensor,
+    tolerance: float,
+    rows: dict[str, list[Tensor]],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `iterate`; a settled image keeps its chi-square in the record, its step is 0, its weights are NaN."""
+    z, u = start.clone(), torch.zeros_like(start)
+    moving = torch.arange(len(z), device=z.device)
+    chi2 = physics.chi2(z, y)
+    wide: dict[str, list[Tensor]] = {"chi2": [], "step": []}
+    for sigma in sigmas:
+        if not len(moving):
+            break
+        new, u[moving] = step(z[moving], u[moving], sigma, y[moving], denoise)
+        change = (new - z[moving]).square().mean((1, 2, 3)).sqrt()
+        chi2 = chi2.index_copy(0, moving, physics.chi2(new, y[moving]))
+        wide["chi2"].append(chi2)
+        wide["step"].append(torch.zeros_like(chi2).index_copy(0, moving, change))
+        for name in {"weights", "kept"} & set(rows):
+            part = rows[name][-1]
+            whole = part.new_zeros(part.shape[0], len(z), *part.shape[2:])
+            whole = whole if name == "kept" else whole + torch.nan
+            wide.setdefault(name, []).append(whole.index_copy(1, moving, part))
+        z[moving] = new
+        moving = moving[change >= tolerance]
+    return z, {name: torch.stack(values) for name, values in wide.items()}
+
+
+def _blame(step: Step, y: Any, prior: nn.Module, sigmas: Sequence[float], z: Tensor) -> None:
     """Walk the loop again and raise the ValueError of the first single prior that is at fault, if one is."""
     if isinstance(prior, FusedPrior):
         singles = list(zip(prior.bank.names, prior.bank.priors, strict=True))
     else:
         singles = [(type(prior).__name__, prior)]
-    for sigma in sigmas:
-        x = interferometer.prox(z, y, lam / sigma**2)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
         for name, single in singles:
             check(single, x, sigma, name)
-        z = prior(x, sigma)
+        return prior(x, sigma)
+
+    u = torch.zeros_like(z)
+    for sigma in sigmas:
+        z, u = step(z, u, sigma, y, denoise)

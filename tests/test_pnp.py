@@ -1,10 +1,11 @@
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, schedule, zoo
+from fusionlib import FusedPrior, Interferometer, PriorBank, admm, black_holes, hqs, pgd, red, schedule, zoo
 from fusionlib.gates import Static, average
-from fusionlib.pnp import _hqs
+from fusionlib.pnp import iterate
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +88,80 @@ def test_start_image_is_used(array, y):
 
 def test_loop_is_one_graph(array, y):
     fused = FusedPrior(zoo.bank(["identity", "tv"]), average(2))
-    compiled = torch.compile(_hqs, fullgraph=True, backend="eager")
-    args = (y, array, fused, (0.2, 0.1), 0.1, torch.zeros(3, 1, 64, 64))
+
+    def step(z, u, sigma, y, denoise):
+        return denoise(array.prox(z, y, 0.1 / sigma**2), sigma), u
+
+    args = (step, y, array, fused, (0.2, 0.1), array.start(y))
+    compiled = torch.compile(iterate, fullgraph=True, backend="eager")
     with torch.inference_mode():
-        assert torch.allclose(compiled(*args)[0], _hqs(*args)[0], atol=1e-6)
+        assert torch.allclose(compiled(*args)[0], hqs(y, array, fused, sigmas=(0.2, 0.1), lam=0.1).image, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def toy() -> tuple[Interferometer, torch.Tensor]:
+    """A small, well-conditioned array: 16 pixels across, noise such that gradients converge."""
+    rng = torch.Generator().manual_seed(0)
+    u, v = (4e9 * torch.randn(12, generator=rng, dtype=torch.float64) for _ in range(2))
+    table = pd.DataFrame({"u": u, "v": v, "sigma": 0.02})
+    array = Interferometer.from_table(table, npix=16, dtype=torch.float64)
+    return array, array.observe(torch.rand(2, 1, 16, 16, generator=rng, dtype=torch.float64), 0)
+
+
+def test_hqs_admm_and_pgd_reach_the_closed_form_of_a_quadratic_prior(toy):
+    """min |A x - y|^2 / 2 + t |x|^2 / 2: its prox is the Gaussian denoiser x / (1 + t / rho), rho = lam / sigma^2.
+
+    ADMM solves this problem. PGD with step s = 1 / |A|^2 and the denoiser x / (1 + s t) does too. HQS solves its
+    relaxation, where |x|^2 t / 2 becomes the Moreau envelope: t -> t rho / (t + rho).
+    """
+    array, y = toy
+    a, weight, rho = array.matrix, 0.5, 1.0
+
+    def solve(t: float) -> torch.Tensor:
+        return torch.linalg.solve(a.T @ a + t * torch.eye(256, dtype=a.dtype), a.T @ y.T).T
+
+    class Shrink(zoo.Identity):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x, sigma):
+            return x * self.factor
+
+    def error(result, expected):
+        return float((result.image.flatten(1) - expected).norm() / expected.norm())
+
+    options = {"sigmas": [1.0] * 600, "lam": rho}
+    shrink = 1 / (1 + weight / rho)
+    assert error(admm(y, array, Shrink(shrink), **options), solve(weight)) < 1e-5
+    assert error(hqs(y, array, Shrink(shrink), **options), shrink * solve(weight * rho / (weight + rho))) < 1e-5
+    length = 1 / float(array.singular[0]) ** 2
+    found = pgd(y, array, Shrink(1 / (1 + length * weight)), sigmas=[1.0] * 20000)
+    assert error(found, solve(weight)) < 1e-5
+
+
+def test_red_settles_where_its_equation_holds(toy):
+    """grad f(x) + lam (x - D(x)) = 0, with total variation as D."""
+    array, y = toy
+    prior, lam, sigma = zoo.TotalVariation(), 2.0, 0.1
+    x = red(y, array, prior, sigmas=[sigma] * 3000, lam=lam).image
+    gradient = -array.adjoint(array.residual(x, y)) + lam * (x - prior(x, sigma))
+    assert gradient.norm() < 1e-5 * array.adjoint(y).norm()
+
+
+def test_settled_images_leave_the_batch(toy):
+    """One image starts at the solution and stops at once; the other ends where it would alone."""
+    array, y = toy
+    prior, options = zoo.TotalVariation(), {"sigmas": [0.1] * 200, "lam": 0.05}
+    solved = hqs(y, array, prior, **options | {"sigmas": [0.1] * 3000}).image
+    start = torch.stack([solved[0], torch.zeros_like(solved[1])])
+    result = hqs(y, array, prior, start=start, tolerance=1e-6, **options)
+    moved = result.record["step"] > 0
+    assert int(moved[:, 0].sum()) == 1 and int(moved[:, 1].sum()) > 5
+    alone = hqs(y[1:], array, prior, **options).image
+    assert torch.allclose(result.image[1:], alone) and torch.allclose(result.image[:1], solved[:1], atol=1e-5)
+    fused = hqs(y, array, FusedPrior(PriorBank({"tv": prior}), average(1)), start=start, tolerance=1e-6, **options)
+    assert torch.allclose(fused.image, result.image) and fused.record["weights"][1:, 0, 0].isnan().all()
 
 
 def test_bad_input_is_named(array, y):

@@ -28,11 +28,15 @@ SCALE = f"image value (1 = {1e3 * S_REF:g} mJy per 2.5 µas pixel)"
 
 
 def fig00_sky(data: Arrays) -> Figure:
-    """`image` (16, 128, 128), `spin`, `inclination` (16,)."""
-    fig, axes = plt.subplots(4, 4, figsize=(style.WIDTH, 8.1))
-    for ax, image, a, i in zip(axes.flat, data["image"], data["spin"], data["inclination"], strict=True):
-        shown = _sky(ax, image, f"a = {a:+.2f}, i = {i:.0f}°")
-    _frame(axes)
+    """`image` (n, 128, 128), `spin`, `inclination` (n,); 16 of them in the paper."""
+    rows = -(-len(data["image"]) // 4)
+    fig, axes = plt.subplots(rows, 4, figsize=(style.WIDTH, 1.75 * rows + 1.1), squeeze=False)
+    used, rest = np.split(axes.flatten(), [len(data["image"])])
+    for ax in rest:
+        ax.axis("off")
+    for ax, image, a, i in zip(used, data["image"], data["spin"], data["inclination"], strict=True):
+        shown = _sky(ax, image, "" if np.isnan(a) else f"a = {a:+.2f}, i = {i:.0f}°")
+    _frame(used)
     fig.colorbar(shown, ax=axes, shrink=0.5, aspect=40, location="bottom", label=SCALE, extend="max")
     return fig
 
