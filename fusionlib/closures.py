@@ -134,7 +134,7 @@ class Uncalibrated(nn.Module):
             "psi": psi,
             "lam": lam,
             "sigma": array.sigma,
-            "budget": torch.tensor(np.hypot(first, second).to_numpy()),
+            "budget": torch.from_numpy(np.hypot(first.to_numpy(), second.to_numpy())),
         }.items():
             self.register_buffer(name, value.to(array.matrix), persistent=False)
 

@@ -175,7 +175,7 @@ def iterate(
     y: Any,
     physics: Physics,
     prior: nn.Module,
-    sigmas: Sequence[float],
+    sigmas: Iterable[float],
     start: Tensor,
     tolerance: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
