@@ -156,7 +156,8 @@ def block_mean(x: Tensor, npix: int = NPIX) -> Tensor:
     return F.avg_pool2d(x, x.shape[-1] // npix)
 
 
-def _scaled(fine: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
+def scaled(fine: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
+    """Images at 64 px and as given, with peaks at 64 px set to `brightness` (B,)."""
     image = block_mean(fine)
     scale = brightness[:, None, None, None] / image.amax((1, 2, 3), keepdim=True)
     return image * scale, fine * scale
@@ -184,7 +185,7 @@ def black_holes(
     for b in tqdm(range(0, n, batch), "sky", disable=None if progress else True, unit_scale=batch, leave=False):
         cut = slice(b, b + batch)
         fine.append(render({k: v[cut] for k, v in p.items()}, turbulence[cut]))
-    image, observed = _scaled(torch.cat(fine), p["brightness"])
+    image, observed = scaled(torch.cat(fine), p["brightness"])
     return Sky(image, observed, p)
 
 
@@ -212,7 +213,7 @@ def from_folder(path: str | Path, seed: int = 0) -> Sky:
     low, high = np.log(BRIGHTNESS)
     brightness = [np.exp(np.random.default_rng([seed, k]).uniform(low, high)) for k in range(len(found))]
     p = {"brightness": torch.tensor(brightness, dtype=torch.float32)}
-    return Sky(*_scaled(torch.cat(found), p["brightness"]), p)
+    return Sky(*scaled(torch.cat(found), p["brightness"]), p)
 
 
 def _read_images(path: Path) -> list[np.ndarray]:
