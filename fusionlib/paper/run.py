@@ -114,7 +114,7 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
             continue
         facts = json.loads(facts_path.read_text())
         status = "done" if any(name == chapter.name for name, *_ in plan.chapters.values()) else "up to date"
-        jobs = sum(_job_seconds(s) for s in chapter_specs(chapter, profile, parameters)) / cores
+        jobs = sum(job_seconds(s) for s in chapter_specs(chapter, profile, parameters)) / cores
         made = ", ".join(Path(m).stem for m in facts["made"] if not m.endswith(".npz"))
         rows.append((chapter.name, status, f"{facts['seconds'] + jobs:.0f} / {chapter.budget[profile]}", made))
     head = ("chapter", "status", "seconds / budget", "figures and tables")
@@ -126,7 +126,8 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
     return good
 
 
-def _job_seconds(spec: Spec) -> float:
+def job_seconds(spec: Spec) -> float:
+    """What the job of a stored experiment took on one core; 0 if it is not stored."""
     for path in store_paths(record_key(spec)):
         if path.exists():
             with np.load(path) as z:
