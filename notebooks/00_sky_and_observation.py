@@ -25,6 +25,7 @@ from fusionlib import sky as skies
 from fusionlib.interferometer import S_REF
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+pd.options.display.max_colwidth = 100
 
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
@@ -41,7 +42,7 @@ observation: str = ""  # UVFITS file of a released observation, to compare with 
 
 # %%
 out = paper.output(profile)
-shown = skies.split("dev", 16, source=sky) if not sky else skies.from_folder(sky)[:16]
+shown = skies.from_folder(sky)[:16] if sky else skies.split("dev", 16)
 blank = torch.full((len(shown.image),), torch.nan)
 paper.save(
     paper.figures.fig00_sky,
