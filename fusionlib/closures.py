@@ -114,8 +114,8 @@ class Uncalibrated(nn.Module):
 
     def __init__(self, array: Interferometer, use: tuple[str, ...] = KINDS):
         super().__init__()
-        if unknown := set(use) - set(KINDS):
-            raise ValueError(f"Uncalibrated: unknown data term {sorted(unknown)}; known are {KINDS}")
+        if not use or not set(use) <= set(KINDS):
+            raise ValueError(f"Uncalibrated: unknown data term or none in {use}; known are {KINDS}")
         missing = {"scan", "t1", "t2"} - set(array.table.columns)
         if missing:
             raise ValueError(f"Uncalibrated: closures need the column(s) {sorted(missing)} in the table of baselines")
@@ -162,13 +162,16 @@ class Uncalibrated(nn.Module):
         )
 
     def observe(self, x: Tensor, seed: int, gains: float = 1.0, phases: bool = True) -> ClosureData:
-        """Data of images (B, 1, H, H) with thermal noise, random station phases, and gains of `gains` x the budget."""
+        """Data of images (B, 1, H, H) with thermal noise, random station phases, and gains of `gains` x the budget.
+
+        Image k depends on (seed, k) alone.
+        """
         vis = self.array.visibilities(
             self.array.observe(x, seed, gains={k: gains * v for k, v in GAIN_ERROR.items()}, phases=phases)
         )
-        rng = np.random.default_rng([seed, 1])
         flux = x.sum((1, 2, 3)) * S_REF * (NPIX / x.shape[-1]) ** 2
-        return self.measure(vis, flux + FLUX_ERROR * torch.tensor(rng.standard_normal(len(x))).to(flux))
+        noise = [np.random.default_rng([seed, k, 1]).standard_normal() for k in range(len(x))]  # its own stream
+        return self.measure(vis, flux + FLUX_ERROR * torch.tensor(noise).to(flux))
 
     def _residuals(self, v: Tensor, y: ClosureData) -> dict[str, Tensor]:
         """Whitened residuals (B, .) by term, for v (B, 2 M + 1): model visibilities, real, imaginary, and flux [Jy]."""

@@ -101,7 +101,8 @@ def test_prox_never_climbs_and_ends_at_a_stationary_point(array, sky, rho):
 
 
 def test_images_do_not_mix(array, sky):
-    y = array.observe(sky, 0)
+    y, first = array.observe(sky, 0), array.observe(sky[:2], 0)
+    assert all(torch.allclose(getattr(y[:2], f), getattr(first, f)) for f in y.__dataclass_fields__)
     z = array.start(y)
     assert torch.allclose(array.prox(z, y, 10.0)[1:2], array.prox(z[1:2], y[1:2], 10.0), atol=1e-8)
 
@@ -134,8 +135,9 @@ def test_start_is_a_gaussian_with_the_measured_flux(array, sky):
 
 def test_bad_input(array, sky):
     plain = Interferometer.eht2017()
-    with pytest.raises(ValueError, match="unknown data term"):
-        Uncalibrated(plain, use=("bispectrum",))
+    for use in (("bispectrum",), ()):
+        with pytest.raises(ValueError, match="unknown data term or none"):
+            Uncalibrated(plain, use=use)
     with pytest.raises(ValueError, match="closures need the column"):
         Uncalibrated(Interferometer.from_table(plain.table[["u", "v", "sigma"]]))
     vis = torch.full((1, 189), torch.nan, dtype=torch.complex128)
