@@ -105,6 +105,9 @@ def test_a_failing_chapter_is_kept_aside_and_reported(home):
     assert (
         "the sky fell" not in (kept / "00_sky_and_observation.ipynb").read_text()
     )  # the last whole run is still there
+    assert (kept.parent / "figures" / "fig00_sky.png").exists() and (
+        kept.parent / "tables" / "tab00_coverage.csv"
+    ).exists()
 
 
 def test_own_images_and_coverage_run_through(home, tmp_path):

@@ -71,10 +71,7 @@ def run_chapter(name: str, profile: str, parameters: dict[str, Any]) -> Path:
     check_parameters(name, parameters)
     folder = files.folder("build", profile, "notebooks")
     path, failed = folder / f"{name}.ipynb", failed_notebook(name, profile)
-    for kind in ("fig", "tab"):  # what an older version of the chapter made
-        for old in output(profile).glob(f"*/{kind}{name[:2]}_*"):
-            old.unlink()
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), time.time()
     with files.replacing(path) as aside:
         start, result = aside.with_suffix(".draft.ipynb"), aside.with_suffix(".run.ipynb")
         try:
@@ -89,6 +86,10 @@ def run_chapter(name: str, profile: str, parameters: dict[str, Any]) -> Path:
         finally:
             start.unlink(missing_ok=True)
             result.unlink(missing_ok=True)
+    for kind in ("fig", "tab"):  # what an older version of the chapter made; kept until a run went through
+        for made in output(profile).glob(f"*/{kind}{name[:2]}_*"):
+            if made.stat().st_mtime < clock - 1:
+                made.unlink()
     seconds = round(time.perf_counter() - began, 1)
     facts = provenance(
         chapter=name, profile=profile, parameters=parameters, seconds=seconds, made=made_by(name, profile)
