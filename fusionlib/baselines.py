@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fusionlib import files
 from fusionlib.files import PACKAGE
 
 # M87 on 11 April 2017, low band: header of the released file (EHTC 2019-D01-01)
@@ -95,6 +96,15 @@ def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
             "vis": rows["vis"],
         }
     )
+
+
+RELEASED = "SR1_M87_2017_101_lo_hops_netcal_StokesI.uvfits"  # M87 on 11 April 2017, low band
+
+
+def released_data() -> list[Path]:
+    """The released observation, if it was put into the folder `data` of the project."""
+    path = files.home() / "data" / RELEASED
+    return [path] if path.is_file() else []
 
 
 def read_observation(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:

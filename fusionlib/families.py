@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusionlib.sky import BRIGHTNESS, FOV, MAX_OFFSET, NPIX, OVERSAMPLE, Sky, scaled
+from fusionlib.sky import BRIGHTNESS, FOV, MAX_OFFSET, NPIX, OVERSAMPLE, Ranges, Sky, scaled
 
-Ranges = dict[str, tuple[float, float, str]]
 ANGLE = (0.0, 360.0, "position angle, degrees east of north")
 
 

@@ -91,6 +91,11 @@ def _imports(module: str) -> tuple[str, str, frozenset[str]]:
     return hashlib.sha256(ast.unparse(_without_docstrings(tree)).encode()).hexdigest(), str(path), frozenset(found)
 
 
+def code_alone(module: str) -> str:
+    """Hash of one module, whatever it imports."""
+    return _imports(module)[0]
+
+
 @cache
 def code_hash(*modules: str) -> str:
     """Hash of fusionlib modules (names without the package), of all they import, and of the packaged tables."""

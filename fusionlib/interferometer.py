@@ -9,7 +9,7 @@ standard deviation; `visibilities` and `whiten` convert to and from complex Jans
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -116,10 +116,24 @@ class Interferometer(nn.Module):
         return cls.from_table(table[table.scan.isin(scans)], min_baseline=min_baseline, **options)
 
     @classmethod
-    def from_table(cls, table: pd.DataFrame | str | Path, *, min_baseline: float = 0.0, **options) -> Self:
-        """From a frame or CSV file with columns `u`, `v` [wavelengths], `sigma` [Jy], optionally `t1 t2 scan vis`."""
+    def from_table(
+        cls,
+        table: pd.DataFrame | str | Path,
+        *,
+        min_baseline: float = 0.0,
+        without: Collection[int] = (),
+        **options,
+    ) -> Self:
+        """From a frame or CSV file with columns `u`, `v` [wavelengths], `sigma` [Jy], optionally `t1 t2 scan vis`.
+
+        Scans `without` are held out. Raises ValueError for one that the table does not have.
+        """
         frame = table if isinstance(table, pd.DataFrame) else read_csv(Path(table))
         check_table(frame)
+        if without:
+            if unknown := set(without) - set(frame.get("scan", [])):
+                raise ValueError(f"without: the table has no scans {sorted(unknown)}")
+            frame = frame[~frame.scan.isin(list(without))]
         return cls(frame[np.hypot(frame.u, frame.v) >= min_baseline], **options)
 
     @classmethod

@@ -1,10 +1,11 @@
-"""Light around a spinning black hole: null geodesics to the equatorial plane and the redshift of a thin disc.
+"""Light around a spinning black hole: null geodesics, their equatorial crossings, and the redshift of a thin disc.
 
 Units G = c = M = 1. A camera at infinity looks along inclination `i` from the spin axis; Bardeen's screen coordinates
 `alpha` (right) and `beta` (up, along the projected spin) label the rays. Spin `a` in (-1, 1); the disc always turns
 towards +phi, so a < 0 is retrograde. Sources: P1 = arXiv:2211.07469, P2 = arXiv:1910.12873.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -81,21 +82,10 @@ def trace(
     upwards = torch.where(beta >= 0, 1.0, -1.0).to(alpha)
     first = half_period * (upwards * cos_i >= 0) - upwards * phase
 
-    # u'' and n'' as polynomials, initial values at infinity
-    c1, c2, c3 = a**2 - lam**2 - eta, 3 * ((lam - a) ** 2 + eta), -2 * a**2 * eta
-    l2 = eta + lam**2
-    u, du = torch.zeros_like(alpha), torch.ones_like(alpha)
-    n = torch.stack([sin_i.expand_as(alpha), torch.zeros_like(alpha), cos_i.expand_as(alpha)])
-    dn = torch.stack([-beta * cos_i, alpha, beta * sin_i])
+    state, accelerate = _motion(alpha, beta, lam, eta, a, i)
     drag = torch.zeros_like(alpha)  # frame dragging part of phi
     u_horizon = 1 / horizon(a)
     alive = reaches.to(alpha)
-
-    def accelerate(u: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
-        z = n[2]
-        acc = n * -(l2 + 2 * a**2 * z**2)
-        acc[2] += a**2 * z
-        return u * (c1 + u * (c2 + u * c3)), acc
 
     def dragging(u: Tensor) -> Tensor:
         return u * (2 - a * lam * u) / (1 - 2 * u + a**2 * u**2).clamp(min=1e-3)
@@ -106,20 +96,95 @@ def trace(
         tau_next = (first + order * half_period) / w.sqrt()
         for _ in range(count):
             h = alive * (tau_next - tau) / count
-            f1, g1 = accelerate(u, n)
-            f2, g2 = accelerate(u + h / 2 * (du + h / 4 * f1), n + h / 2 * (dn + h / 4 * g1))
-            f3, g3 = accelerate(u + h * (du + h / 2 * f2), n + h * (dn + h / 2 * g2))
-            u_new, du_new = u + h * (du + h / 6 * (f1 + 2 * f2)), du + h / 6 * (f1 + 4 * f2 + f3)
-            n, dn = n + h * (dn + h / 6 * (g1 + 2 * g2)), dn + h / 6 * (g1 + 4 * g2 + g3)
+            (u, du, *_), (u_new, du_new, *_) = state, (state := _nystrom(state, h, accelerate))
             u_mid = (u + u_new) / 2 + h / 8 * (du - du_new)
             drag = drag - a * h / 6 * (dragging(u) + 4 * dragging(u_mid) + dragging(u_new))
-            u, du = u_new, du_new
-            alive = alive * ((u < u_horizon) & (u > 0))
+            alive = alive * ((u_new < u_horizon) & (u_new > 0))
         tau = tau_next
+        u, du, n, _ = state
         hit = (alive > 0) & (u > 1 / R_MAX)
         safe = torch.where(hit, u, 1.0)
         crossings.append(Crossing(1 / safe, torch.atan2(n[1], n[0]) + drag, du / safe**2, hit))
-    return crossings, reaches & (u >= u_horizon)
+    return crossings, reaches & (state.u >= u_horizon)
+
+
+class Point(NamedTuple):
+    """Where some of the rays are: each field (rays,)."""
+
+    ray: Tensor  # indices of the rays
+    r: Tensor  # radius [M]
+    z: Tensor  # cosine of the angle from the spin axis
+    phi: Tensor  # azimuth [rad], frame dragging left out
+    tau: Tensor  # Mino time that this point stands for
+
+
+def path(alpha: Tensor, beta: Tensor, a: Tensor, i: Tensor, steps: int = 48) -> Iterator[Point]:
+    """Points along rays (R,) back from the camera, for integrals over Mino time: sum of f(point) * tau.
+
+    Of the equations that `trace` solves, `steps` equal steps to half a turn about the hole, and on for one turn and a
+    half: beyond, the photon rings n >= 2 are too faint to matter. A ray that escapes or is captured yields no more.
+    """
+    alpha, beta, a, i = torch.broadcast_tensors(alpha, beta, a, i)
+    lam, eta = -alpha * i.sin(), (alpha**2 - a**2) * i.cos() ** 2 + beta**2
+    ray = torch.arange(len(alpha), device=alpha.device)
+    h = torch.pi / (lam**2 + eta).clamp(min=9.0).sqrt() / steps  # inside b = 3 M everything is captured
+    u_horizon = 1 / horizon(a)
+    state, accelerate = _motion(alpha, beta, lam, eta, a, i)
+    for step in range(3 * steps):
+        state = _nystrom(state, h, accelerate)
+        alive = (state.u < u_horizon[ray]) & (state.u > 0)
+        if step % 8 == 7:  # drop the rays that are done
+            if not bool(alive.any()):
+                return
+            ray, h = ray[alive], h[alive]
+            state = _State(state.u[alive], state.du[alive], state.n[:, alive], state.dn[:, alive])
+            _, accelerate = _motion(alpha[ray], beta[ray], lam[ray], eta[ray], a[ray], i[ray])
+            alive = alive[alive]
+        u, z = torch.where(alive, state.u, 1e-3), state.n[2]
+        yield Point(ray, 1 / u, z, torch.atan2(state.n[1], state.n[0]), h * alive)
+
+
+class _State(NamedTuple):
+    """u = 1 / r and n on the unit sphere with their derivatives by Mino time."""
+
+    u: Tensor
+    du: Tensor
+    n: Tensor
+    dn: Tensor
+
+
+Acceleration = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _motion(alpha: Tensor, beta: Tensor, lam: Tensor, eta: Tensor, a: Tensor, i: Tensor) -> tuple[_State, Acceleration]:
+    """Rays at infinity, and their accelerations u'' and n'', polynomials in u and n."""
+    c1, c2, c3 = a**2 - lam**2 - eta, 3 * ((lam - a) ** 2 + eta), -2 * a**2 * eta
+    l2 = eta + lam**2
+    zero = torch.zeros_like(alpha)
+    n = torch.stack([i.sin().expand_as(alpha), zero, i.cos().expand_as(alpha)])
+    dn = torch.stack([-beta * i.cos(), alpha, beta * i.sin()])
+
+    def accelerate(u: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        z = n[2]
+        acc = n * -(l2 + 2 * a**2 * z**2)
+        acc[2] += a**2 * z
+        return u * (c1 + u * (c2 + u * c3)), acc
+
+    return _State(zero, torch.ones_like(alpha), n, dn), accelerate
+
+
+def _nystrom(s: _State, h: Tensor, accelerate: Acceleration) -> _State:
+    """One fourth-order step of Mino time h."""
+    u, du, n, dn = s
+    f1, g1 = accelerate(u, n)
+    f2, g2 = accelerate(u + h / 2 * (du + h / 4 * f1), n + h / 2 * (dn + h / 4 * g1))
+    f3, g3 = accelerate(u + h * (du + h / 2 * f2), n + h * (dn + h / 2 * g2))
+    return _State(
+        u + h * (du + h / 6 * (f1 + 2 * f2)),
+        du + h / 6 * (f1 + 4 * f2 + f3),
+        n + h * (dn + h / 6 * (g1 + 2 * g2)),
+        dn + h / 6 * (g1 + 4 * g2 + g3),
+    )
 
 
 def redshift(

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from fusionlib.interferometer import Interferometer
 from fusionlib.sky import FOV
 
 BLUR = 20.0  # microarcseconds, full width at half maximum: the nominal resolution of the array
@@ -47,15 +46,15 @@ def nxcorr(x: Tensor, truth: Tensor) -> Tensor:
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
 
 
-def scores(x: Tensor, truth: Tensor, interferometer: Interferometer, y: Tensor) -> dict[str, Tensor]:
-    """All scores of images x, each (B,)."""
-    return {
-        "psnr": psnr(x, truth),
-        "ssim": ssim(x, truth),
-        "psnr_blur": psnr_blur(x, truth),
-        "nxcorr": nxcorr(x, truth),
-        "chi2_vis": interferometer.chi2(x, y),
-    }
+def best_shift(x: Tensor, truth: Tensor) -> Tensor:
+    """x (B, 1, H, W) moved by the whole pixels (around the edges; zero among them) that bring it nearest to the truth.
+
+    Closure quantities do not know where the source is; images made from them are scored after this.
+    """
+    overlap = torch.fft.irfft2(torch.fft.rfft2(truth) * torch.fft.rfft2(x).conj(), s=x.shape[-2:])
+    best, width = overlap.flatten(1).argmax(1), x.shape[-1]
+    moved = [torch.roll(image, divmod(int(k), width), (1, 2)) for image, k in zip(x, best, strict=True)]
+    return torch.stack(moved)
 
 
 class Interval(NamedTuple):

@@ -39,18 +39,19 @@ class Ring(NamedTuple):
 def measure(image: Tensor, fov: float = FOV, smooth: float = 5.0) -> Ring:
     """Features of images (B, 1, H, H), after a blur of `smooth` microarcseconds that steadies the ridge.
 
-    The centre is where the ridge radii scatter least (Paper IV, sec. 9.1), searched near the centre of brightness on a
-    1 microarcsecond grid. Raises ValueError for another shape or images that are not finite.
+    The centre is where the ridge radii scatter least (Paper IV, sec. 9.1), searched near the centre of brightness, at
+    last on a 1 microarcsecond grid. Raises ValueError for another shape or images that are not finite.
     """
     if image.ndim != 4 or image.shape[1] != 1 or image.shape[2] != image.shape[3] or not torch.isfinite(image).all():
         raise ValueError(f"measure: finite images (B, 1, H, H) are needed, got shape {tuple(image.shape)}")
     steady = blur(image, smooth, fov).clamp(min=0)
-    x0, y0 = _centroid(steady, fov)
-    offsets = torch.arange(-15.0, 15.1, 1.0, device=image.device)
-    dx, dy = offsets.repeat(len(offsets)), offsets.repeat_interleave(len(offsets))
-    scatter = torch.stack([_scatter(steady, x0 + a, y0 + b, fov) for a, b in zip(dx, dy, strict=True)])  # (grid, B)
-    best = scatter.argmin(0)
-    x, y = x0 + dx[best], y0 + dy[best]
+    x, y = _centroid(steady, fov)
+    for step, reach in ((4.0, 16.0), (1.0, 4.0)):
+        offsets = torch.arange(-reach, reach + step / 2, step, device=image.device)
+        dx, dy = offsets.repeat(len(offsets)), offsets.repeat_interleave(len(offsets))
+        scatter = torch.stack([_scatter(steady, x + a, y + b, fov) for a, b in zip(dx, dy, strict=True)])  # (grid, B)
+        best = scatter.argmin(0)
+        x, y = x + dx[best], y + dy[best]
 
     polar = _polar(steady, x, y, fov)
     ridge, at, inner = _ridge(polar)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fusionlib.metrics import blur
 from fusionlib.pnp import Physics, Reconstruction
 
 EPSILON = 1e-3  # image value below which total variation is smoothed
@@ -57,16 +58,19 @@ def rml(
     *,
     prior: Tensor,
     start: Tensor | None = None,
-    steps: int = 1000,
-    rate: float = 0.1,
+    steps: int = 300,
+    rate: float = 0.2,
+    rounds: int = 3,
     progress: bool = False,
 ) -> Reconstruction:
     """argmin over x > 0 of chi2(x, y) + sum_k weights[k] R_k(x) / flux(prior), by Adam on log x.
 
     `weights` of `entropy` (relative to `prior`, (1 or B, 1, H, H), positive), `tv`, `tsv`, `l1`: each regulariser is
-    divided by the flux of `prior`, so that weights do not depend on brightness. `start` (default `prior`); the rate
-    falls to zero over `steps` as a cosine. Images do not influence one another. The record has `chi2` and `objective`
-    (steps, B). Raises ValueError for an unknown regulariser, a negative weight, or a prior that is not positive.
+    divided by the flux of `prior`, so that weights do not depend on brightness. `start` (default `prior`); in each of
+    the rounds the rate falls to zero over `steps` as a cosine, and the next one starts from the image blurred by 20
+    microarcseconds, which gets uncalibrated data out of wrong minima (as the EHT's eht-imaging script does). Images
+    do not influence one another. The record has `chi2` and `objective` (rounds x steps, B). Raises ValueError for an
+    unknown regulariser, a negative weight, or a prior that is not positive.
     """
     if unknown := set(weights) - set(REGULARISERS):
         raise ValueError(f"rml: unknown regulariser {sorted(unknown)}; known are {REGULARISERS}")
@@ -80,8 +84,6 @@ def rml(
     scale = prior.sum((1, 2, 3))
     first = prior if start is None else start.to(blank).clamp(min=FLOOR)
     log_x = first.log().detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([log_x], lr=rate)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     terms = {
         "entropy": lambda x: entropy(x, prior),
         "tv": total_variation,
@@ -89,7 +91,12 @@ def rml(
         "l1": l1,
     }
     record: dict[str, list[Tensor]] = {"chi2": [], "objective": []}
-    for _ in tqdm(range(steps), "rml", leave=False, disable=not progress):
+    for step in tqdm(range(rounds * steps), "rml", leave=False, disable=not progress):
+        if step % steps == 0:
+            if step:
+                log_x = blur(log_x.detach().exp()).clamp(min=FLOOR).log().requires_grad_()
+            optimiser = torch.optim.Adam([log_x], lr=rate)
+            decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         optimiser.zero_grad()
         x = log_x.exp()
         chi2 = physics.chi2(x, y)
@@ -101,5 +108,5 @@ def rml(
         record["objective"].append(objective.detach())
     image = log_x.detach().exp()
     if not torch.isfinite(image).all():
-        raise ValueError(f"rml: the image is not finite after {steps} steps; lower rate ({rate})")
+        raise ValueError(f"rml: the image is not finite after {rounds} rounds of {steps} steps; lower rate ({rate})")
     return Reconstruction(image, {k: torch.stack(v) for k, v in record.items()}, time.perf_counter() - began)

@@ -8,6 +8,7 @@ The simulator is a semi-analytic Kerr disc with a turbulent emissivity, after AA
 & Marrone (arXiv:2008.03879) and Lee & Gammie (ApJ 906, 39). It is not a GRMHD simulation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,9 @@ SIZES = {"train": 1000, "dev": 200, "test": 1000}
 BLOCK = 40  # images per cache file
 _CODE = files.code_hash("sky")  # now, so that it is the code in memory that names cached images
 
+Ranges = dict[str, tuple[float, float, str]]
 # name: (low, high, unit or meaning); all drawn uniformly
-RANGES = {
+RANGES: Ranges = {
     "spin": (-0.97, 0.97, "a/M; negative: retrograde disc"),
     "inclination": (10.0, 60.0, "degrees; one half of the images is seen from below, at 180 minus this"),
     "theta_g": (3.3, 4.3, "angular gravitational radius, microarcseconds"),
@@ -60,10 +62,10 @@ class Sky:
         return Sky(self.image[index], self.fine[index], {k: v[index] for k, v in self.parameters.items()})
 
 
-def _draw(seed: int, index: int, **fixed: float) -> tuple[dict[str, float], int]:
+def _draw(ranges: Ranges, seed: int, index: int, **fixed: float) -> tuple[dict[str, float], int]:
     """Parameters of image `index` of stream `seed`, and the seed of its turbulence."""
     rng = np.random.default_rng([seed, index])
-    p = {name: float(rng.uniform(low, high)) for name, (low, high, _) in RANGES.items()}
+    p = {name: float(rng.uniform(low, high)) for name, (low, high, _) in ranges.items()}
     if rng.uniform() < 0.5:
         p["inclination"] = 180 - p["inclination"]
     radius, angle = MAX_OFFSET * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
@@ -72,7 +74,7 @@ def _draw(seed: int, index: int, **fixed: float) -> tuple[dict[str, float], int]
     return p | fixed, int(rng.integers(2**31))
 
 
-def _turbulence(seed: Tensor, length: Tensor, elongation: Tensor, pitch: Tensor, n: int = 256) -> Tensor:
+def turbulence(seed: Tensor, length: Tensor, elongation: Tensor, pitch: Tensor, n: int = 256) -> Tensor:
     """Standard Gaussian fields (B, n, n) on a 2 pi torus of (ln r, phi): Matern, nu = 1, drawn out along log-spirals.
 
     f = F^-1[white / (1 + (l1 k1)^2 + (l2 k2)^2)], the static self-similar case of Lee & Gammie.
@@ -91,16 +93,23 @@ def _turbulence(seed: Tensor, length: Tensor, elongation: Tensor, pitch: Tensor,
     return f / (weight * response**2).mean(dim=1).sum(-1).div(n).sqrt()[:, None, None]
 
 
-def _sample(field: Tensor, which: Tensor, c: kerr.Crossing) -> Tensor:
+def sample(field: Tensor, which: Tensor, r: Tensor, phi: Tensor) -> Tensor:
     """Bilinear values of periodic fields (B, n, n) at (ln r, phi), ray k in field `which[k]`."""
     n = field.shape[-1]
-    row, col = c.r.log() * (n / (2 * torch.pi)), c.phi * (n / (2 * torch.pi))
+    row, col = r.log() * (n / (2 * torch.pi)), phi * (n / (2 * torch.pi))
     row0, col0 = row.floor(), col.floor()
     row, col = row - row0, col - col0
     r0, c0 = row0.long() % n, col0.long() % n
     r1, c1 = (r0 + 1) % n, (c0 + 1) % n
     top = field[which, r0, c0] * (1 - col) + field[which, r0, c1] * col
     return top * (1 - row) + (field[which, r1, c0] * (1 - col) + field[which, r1, c1] * col) * row
+
+
+def screen(q: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Bardeen's alpha, beta [M] of rays at x (right), y (up) [microarcseconds] in images with parameters `q`."""
+    x, y, angle = x - q["x"], y - q["y"], q["position_angle"].deg2rad()
+    alpha = (x * angle.cos() + y * angle.sin()) / q["theta_g"]
+    return alpha, (y * angle.cos() - x * angle.sin()) / q["theta_g"]
 
 
 def _shine(
@@ -111,9 +120,7 @@ def _shine(
     Also tells which rays cross the disc more than once: there the photon ring lies.
     """
     q = {k: v[which] for k, v in p.items()}
-    x, y, angle = x - q["x"], y - q["y"], q["position_angle"].deg2rad()
-    alpha = (x * angle.cos() + y * angle.sin()) / q["theta_g"]
-    beta = (y * angle.cos() - x * angle.sin()) / q["theta_g"]
+    alpha, beta = screen(q, x, y)
     a, i = q["spin"], q["inclination"].deg2rad()
     crossings, _ = kerr.trace(alpha, beta, a, i, steps)
     total = torch.zeros_like(alpha)
@@ -121,7 +128,7 @@ def _shine(
         g = kerr.redshift(c, alpha, a, i, q["xi"], q["beta_r"], q["beta_phi"])
         s = (c.r - (1 - (1 - a**2).sqrt())) / q["width"]
         emissivity = torch.exp(-((q["gamma"] + s.asinh()) ** 2) / 2) / (s**2 + 1).sqrt()
-        emissivity *= torch.exp(q["turbulence"] * (_sample(field, which, c) - q["turbulence"] / 2))
+        emissivity *= torch.exp(q["turbulence"] * (sample(field, which, c.r, c.phi) - q["turbulence"] / 2))
         total += torch.where(c.hit, g**3 * emissivity, 0.0)
     return total, crossings[min(1, len(crossings) - 1)].hit
 
@@ -135,19 +142,33 @@ def render(
     per pixel and `ring` x `ring` rays near the photon ring, which is thinner than a pixel; arbitrary units.
     `seed` (B,) draws the turbulence. Device and dtype are those of `p`.
     """
-    batch, pixel = len(seed), FOV / npix
-    field = _turbulence(seed, p["correlation"], p["elongation"], p["pitch"].deg2rad())
-    which = torch.arange(batch, device=seed.device).repeat_interleave(npix**2)
-    grid = (torch.arange(npix, device=seed.device, dtype=field.dtype) - (npix - 1) / 2) * pixel
-    x, y = grid.repeat(npix).repeat(batch), -grid.repeat_interleave(npix).repeat(batch)
+    batch = len(seed)
+    field = turbulence(seed, p["correlation"], p["elongation"], p["pitch"].deg2rad())
+    which, x, y = pixels(batch, npix, field)
     image, inner = _shine(p, field, which, x, y, steps)
+    near = F.max_pool2d(inner.view(batch, 1, npix, npix).float(), 3, 1, 1) > 0
+    return refined(image, near, lambda k, x, y: _shine(p, field, k, x, y, steps)[0], ring)
 
-    near = F.max_pool2d(inner.view(batch, 1, npix, npix).float(), 3, 1, 1).view(-1).nonzero()[:, 0]
-    offset = ((torch.arange(ring, device=seed.device) + 0.5) / ring - 0.5) * pixel
-    fine_x = (x[near, None] + offset.repeat(ring)).view(-1)
-    fine_y = (y[near, None] + offset.repeat_interleave(ring)).view(-1)
-    fine, _ = _shine(p, field, which[near].repeat_interleave(ring**2), fine_x, fine_y, steps)
-    image[near] = fine.view(-1, ring**2).mean(1)
+
+def pixels(batch: int, npix: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Image number and sky position right, up [microarcseconds] of every pixel of a batch, (batch npix^2,) each."""
+    which = torch.arange(batch, device=like.device).repeat_interleave(npix**2)
+    grid = (torch.arange(npix, device=like.device, dtype=like.dtype) - (npix - 1) / 2) * (FOV / npix)
+    return which, grid.repeat(npix).repeat(batch), -grid.repeat_interleave(npix).repeat(batch)
+
+
+def refined(image: Tensor, near: Tensor, shine: Callable[[Tensor, Tensor, Tensor], Tensor], ring: int = 3) -> Tensor:
+    """Images (B, 1, H, H) from one ray per pixel, (B H^2,), with `ring` x `ring` rays each where `near` (B, 1, H, H).
+
+    `shine(which, x, y)` gives intensities along rays at x, y [microarcseconds] of the images `which`.
+    """
+    batch, npix = len(near), near.shape[-1]
+    chosen = near.view(-1).nonzero()[:, 0]
+    which, x, y = (t[chosen] for t in pixels(batch, npix, image))
+    offset = ((torch.arange(ring, device=image.device) + 0.5) / ring - 0.5) * (FOV / npix)
+    fine_x = (x[:, None] + offset.repeat(ring)).view(-1)
+    fine_y = (y[:, None] + offset.repeat_interleave(ring)).view(-1)
+    image[chosen] = shine(which.repeat_interleave(ring**2), fine_x, fine_y).view(-1, ring**2).mean(1)
     return image.view(batch, 1, npix, npix)
 
 
@@ -172,12 +193,27 @@ def black_holes(
     `fixed` pins some of them (`spin=0.9`; also `x`, `y` [microarcseconds] and `brightness`). Raises ValueError for an
     unknown name.
     """
-    known = {*RANGES, "x", "y", "brightness"}
+    return simulate(render, RANGES, n, seed, start=start, device=device, progress=progress, **fixed)
+
+
+def simulate(
+    render: Callable[[dict[str, Tensor], Tensor], Tensor],
+    ranges: Ranges,
+    n: int,
+    seed: int,
+    *,
+    start: int = 0,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+    **fixed: float,
+) -> Sky:
+    """As `black_holes`, for any `render(parameters, seeds) -> (B, 1, 128, 128)` with parameters drawn from `ranges`."""
+    known = {*ranges, "x", "y", "brightness"}
     if unknown := set(fixed) - known:
-        raise ValueError(f"black_holes: unknown parameter {sorted(unknown)}; known are {sorted(known)}")
+        raise ValueError(f"sky: unknown parameter {sorted(unknown)}; known are {sorted(known)}")
     if n < 1:
-        raise ValueError(f"black_holes: n must be at least 1, got {n}")
-    draws = [_draw(seed, k, **fixed) for k in range(start, start + n)]
+        raise ValueError(f"sky: n must be at least 1, got {n}")
+    draws = [_draw(ranges, seed, k, **fixed) for k in range(start, start + n)]
     p = {k: torch.tensor([d[k] for d, _ in draws], device=device) for k in draws[0][0]}
     turbulence = torch.tensor([s for _, s in draws], device=device)
     batch = 1 if p["spin"].device.type == "cpu" else 64  # one image stays in cache

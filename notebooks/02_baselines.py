@@ -24,7 +24,7 @@ _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
-priors: list = ["identity", "tv", "ffdnet"]  # the bank; any subset
+priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
 sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
 observation: str = ""  # UVFITS or CSV file whose coverage and noise replace the packaged ones
 

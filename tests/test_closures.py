@@ -85,6 +85,21 @@ def objective(array: Uncalibrated, x: torch.Tensor, z: torch.Tensor, y: ClosureD
     return sum(r.square().sum(1) for r in found.values()) / 2 + rho / 2 * (x - z).square().sum((1, 2, 3))
 
 
+def test_a_window_measures_moves_in_its_own_metric(sky):
+    """Stationary: the gradient of the data term is - rho (x - z) / w, so moves fade out with the window."""
+    array = Uncalibrated(Interferometer.eht2017(dtype=F64), window=60.0)
+    y, z, rho = array.observe(sky, 0), sky.flip(0) + 0.01, 100.0
+    x = array.prox(z, y, rho, iterations=100, tolerance=1e-14).requires_grad_()
+    w = array.round_gaussian(60.0).clamp(min=1e-4)
+    (objective(array, x, z, y, 0.0).sum() + rho / 2 * ((x - z).square() / w).sum()).backward()
+    # the image can move along sqrt(w) times the singular vectors only: project the gradient on them
+    at_start = z.clone().requires_grad_()
+    objective(array, at_start, z, y, 0.0).sum().backward()
+    moves = [(g.flatten(1) @ array.basis).norm(dim=1) for g in (x.grad, at_start.grad)]
+    assert (moves[0] < 1e-3 * moves[1]).all()
+    assert (x - z)[..., :8, :8].abs().max() < 1e-2 * (x - z).abs().max()
+
+
 @pytest.mark.parametrize("rho", [10.0, 1e3])
 def test_prox_never_climbs_and_ends_at_a_stationary_point(array, sky, rho):
     y, z = array.observe(sky, 0), sky.flip(0) + 0.01

@@ -15,11 +15,15 @@ from fusionlib.paper.publish import fill, publish
 from fusionlib.paper.run import main, make_plan
 from fusionlib.paper.tables import SCHEMA
 
-SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2, "sigma_max": (0.2,), "lam": (0.1, 1.0)}
+SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2}
+
+
+def grid(lam: tuple[float, ...] = (0.1, 1.0), sigma_min: tuple[float, ...] = (0.01, 0.02)) -> experiment.Grid:
+    return (("sigma_max", (0.2,)), ("sigma_min", sigma_min), ("lam", lam))
 
 
 def small(method: str = "single:tv", priors: tuple[str, ...] = ("tv",), **more) -> Spec:
-    return Spec(method=method, priors=priors, **(SMALL | more))
+    return Spec(method=method, priors=priors, **(SMALL | {"grid": grid()} | more))
 
 
 @pytest.fixture
@@ -38,13 +42,13 @@ def home(monkeypatch, tmp_path) -> Path:
 def test_scores_are_computed_once_then_found(home, monkeypatch):
     first = scores(small())
     assert first["psnr"].shape == (3, 2)  # three scan lists, two images
-    monkeypatch.setattr(experiment, "reconstruct", None)  # nothing may be computed now
+    monkeypatch.setattr(experiment, "method_of", None)  # nothing may be computed now
     again = scores(small())
     assert all(np.array_equal(first[k], again[k]) for k in first)
 
 
 def test_key_names_everything_that_matters(tmp_path):
-    keys = {small().key, small(seed=1).key, small(lam=(0.1,)).key, small(n_test=3).key, small(coverage=1.0).key}
+    keys = {small().key, small(seed=1).key, small(grid=grid((0.1,))).key, small(n_test=3).key, small(coverage=1.0).key}
     assert len(keys) == 5
     table = tmp_path / "uv.csv"
     table.write_text("u,v,sigma\n1e9,1e9,0.01\n")
@@ -78,10 +82,10 @@ def test_code_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
 
 def test_tuning_chooses_the_best_of_the_grid_on_training_images(home):
     """Twelve images, so that the first round sees three of them; a prior weight that is absurd must lose."""
-    options = {"sigma_min": (0.02,), "n_train": 12, "coverage": 1.0}
-    spec = small(lam=(1e-6, 0.1, 1e3, 1e6), **options)
-    settings, psnr = tuned(spec)
-    alone = {lam: tuned(small(lam=(lam,), **options))[1] for lam in spec.lam}
+    options = {"n_train": 12, "coverage": 1.0}
+    lams = (1e-6, 0.1, 1e3, 1e6)
+    settings, psnr = tuned(small(grid=grid(lams, (0.02,)), **options))
+    alone = {lam: tuned(small(grid=grid((lam,), (0.02,)), **options))[1] for lam in lams}
     assert settings["lam"] == max(alone, key=lambda k: alone[k]) and psnr == alone[settings["lam"]]
     assert len(set(alone.values())) == 4
 
@@ -172,8 +176,8 @@ def test_a_second_runner_waits_for_nobody(home, capsys):
 def test_a_missing_prior_leaves_the_plan_whole(home, monkeypatch):
     monkeypatch.setattr(experiment.zoo, "available", lambda names: (["identity", "tv"], {"ffdnet": "offline"}))
     plan = make_plan("smoke", [], {})
-    methods = {json.loads(spec)["method"] for spec in plan.jobs.values()}
-    assert methods == {"single:identity", "single:tv", "average"} and len(plan.chapters) == 2
+    methods = {json.loads(spec)["method"] for spec, _ in plan.jobs.values()}
+    assert methods == {"single:identity", "single:tv", "average", "rml"} and len(plan.chapters) == 3
 
 
 def test_writing_is_all_or_nothing(tmp_path):

@@ -4,9 +4,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
-from fusionlib import FusedPrior, PriorBank, black_holes, zoo
+from fusionlib import (
+    FusedPrior,
+    PriorBank,
+    black_holes,
+    datasets,
+    published,
+    torus,
+    training,
+    wrappers,
+    zoo,
+)
 from fusionlib.gates import Static, average
 from fusionlib.priors import check
 
@@ -40,7 +51,7 @@ def test_total_variation_keeps_flux_and_constants():
 
 def test_ffdnet_reads_the_published_weights_exactly(ffdnet):
     """Against the unfolded network with its batch normalisations, built here from the state dict alone."""
-    state = torch.load(zoo.fetch(zoo.FFDNET_GRAY), map_location="cpu", weights_only=True)
+    state = torch.load(published.fetch(published.FFDNET_GRAY), map_location="cpu", weights_only=True)
     layers: list[nn.Module] = []
     for depth in range(15):
         layers.append(nn.Conv2d(5 if depth == 0 else 64, 64 if depth < 14 else 4, 3, padding=1, bias=False))
@@ -177,3 +188,81 @@ def test_broken_weights_are_refused(monkeypatch, tmp_path):
     path.write_bytes(b"truncated")
     with pytest.raises(ValueError, match="SHA-256 differs"):
         zoo.load("ffdnet")
+
+
+SIGMAS = (1e-3, 0.03, 0.3, 3.0)
+
+
+def gaussian_score(x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    return (mean - x) / variance
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_scores_of_a_gaussian_give_its_posterior_mean(sigma):
+    """x0 ~ N(m, v): E[x0 | x] = (v x + sigma^2 m) / (v + sigma^2), under VE and VP, and with another clock."""
+    rng = torch.Generator().manual_seed(1)
+    m, v, x = (torch.rand(2, 1, 8, 8, generator=rng, dtype=torch.float64) for _ in range(3))
+    expected = (v * x + sigma**2 * m) / (v + sigma**2)
+    ve = wrappers.VE(lambda x, s: gaussian_score(x, m, v + s.view(-1, 1, 1, 1) ** 2))
+
+    def vp_score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        a = torch.exp(-t / 2).view(-1, 1, 1, 1)
+        return gaussian_score(x, a * m, a**2 * v + 1 - a**2)
+
+    halved = wrappers.VP(lambda x, time: vp_score(x, 2 * time), clock=lambda t: t / 2)
+    for prior in (ve, wrappers.VP(vp_score), halved):
+        assert torch.allclose(prior(x, sigma), expected, atol=1e-9)
+
+
+def test_two_lines_make_a_prior():
+    _, z = noisy()
+    prior = wrappers.Function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1)))
+    check(prior, z, torch.tensor([0.1, 0.2, 0.3]))
+    assert torch.allclose(prior(z, 0.25), z / 1.25)
+
+
+def test_restoration_sees_nothing_finer_than_two_pixels():
+    _, z = noisy()
+    prior = zoo.load("sr")
+    checkers = torch.ones(64, 64)
+    checkers[::2, 1::2] = checkers[1::2, ::2] = -1
+    with torch.no_grad():
+        assert torch.allclose(prior(z, 0.1), prior(z + 0.3 * checkers, 0.1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("sigma", "gain"), [(0.05, 10.0), (0.2, 15.0)])
+def test_the_torus_prior_knows_tori(sigma, gain):
+    """Fresh ones: so many dB of noise removed."""
+    x = torus.tori(2, 999).image
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        left = (zoo.load("torus")(x + sigma * noise, sigma) - x).square().mean()
+    assert -10 * (left / sigma**2).log10() > gain
+
+
+def test_training_resumes_to_the_same_weights(monkeypatch, tmp_path):
+    """Stopped after its first checkpoint and taken up again, a training ends where an unbroken one does."""
+    monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
+    monkeypatch.setattr(training, "EVERY", 2)
+    torch.manual_seed(0)
+    images = torch.rand(8, 1, 64, 64)
+    monkeypatch.setitem(datasets.DATASETS, "squares", lambda: images)
+    monkeypatch.setitem(training.RECIPES, "torus", training.Recipe("squares", {"zoom": 1.2}, steps=4, batch=2))
+    whole = load_file(training.train("torus", progress=False))
+    folder = tmp_path / "build" / "training"
+    for made in folder.iterdir():
+        made.unlink()
+    steps = iter(range(3))
+
+    def interrupted(*args):
+        for batch in real(*args):
+            next(steps)
+            yield batch
+
+    real = training.batches
+    monkeypatch.setattr(training, "batches", interrupted)
+    with pytest.raises(RuntimeError):
+        training.train("torus", progress=False)
+    monkeypatch.setattr(training, "batches", real)
+    resumed = load_file(training.train("torus", progress=False))
+    assert all(torch.allclose(whole[k], resumed[k], atol=1e-3) for k in whole)

@@ -26,7 +26,7 @@ def test_quadratic_problem_reaches_its_closed_form(toy):
     scaled = weight / truth.sum()
     x = torch.linalg.solve(2 / n * a.T @ a + scaled * laplacian, 2 / n * a.T @ y[0]).view(1, 1, 16, 16)
     assert x.min() > 0
-    found = rml(y, array, {"tsv": weight}, prior=truth, steps=4000, rate=0.05)
+    found = rml(y, array, {"tsv": weight}, prior=truth, steps=4000, rate=0.05, rounds=1)
     assert (found.image - x).norm() < 1e-3 * x.norm()
     assert found.record["objective"][-1] <= found.record["objective"][0]
 
@@ -44,8 +44,8 @@ def test_regularisers_have_their_known_values():
 def test_each_regulariser_pulls_its_own_way(toy):
     array, truth, y = toy
     flat = torch.full_like(truth, float(truth.mean()))
-    found = {k: rml(y, array, {k: 1000.0}, prior=flat, steps=400).image for k in ("entropy", "tv", "tsv", "l1")}
-    plain = rml(y, array, {}, prior=flat, steps=400).image
+    found = {k: rml(y, array, {k: 1000.0}, prior=flat, steps=200).image for k in ("entropy", "tv", "tsv", "l1")}
+    plain = rml(y, array, {}, prior=flat, steps=200).image
     assert entropy(found["entropy"], flat) < entropy(plain, flat)
     assert total_variation(found["tv"]) < total_variation(plain)
     assert total_squared_variation(found["tsv"]) < total_squared_variation(plain)
@@ -61,9 +61,12 @@ def test_black_holes_are_better_than_the_start(calibrated):
     t = (torch.arange(64) - 31.5) * 2.5
     prior = torch.exp(-2.77 * (t[:, None] ** 2 + t**2) / 60**2)[None, None]
     prior = prior / prior.sum() * 130
-    found = rml(y, array, {"entropy": 10.0, "tv": 10.0}, prior=prior, steps=600)
+    found = rml(y, array, {"entropy": 10.0, "tv": 10.0}, prior=prior)
     assert (found.image > 0).all() and (found.record["chi2"][-1] < 0.2 * found.record["chi2"][0]).all()
-    if calibrated:
+    if not calibrated:  # the restarts get out of wrong minima
+        once = rml(y, array, {"entropy": 10.0, "tv": 10.0}, prior=prior, steps=900, rounds=1)
+        assert (found.record["chi2"][-1] < once.record["chi2"][-1]).all()
+    else:
         assert (metrics.psnr(found.image, sky.image) > metrics.psnr(prior, sky.image) + 1).all()
 
 

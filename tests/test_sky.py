@@ -41,7 +41,7 @@ def test_centre_moves_right_and_up():
 def test_turbulence_is_standard_and_trails():
     n = 40
     pitch = torch.full((n,), 0.4)
-    f = sky._turbulence(torch.arange(n), torch.full((n,), 0.6), torch.full((n,), 6.0), pitch)
+    f = sky.turbulence(torch.arange(n), torch.full((n,), 0.6), torch.full((n,), 6.0), pitch)
     assert abs(float(f.std()) - 1) < 0.1
     spectrum = torch.fft.fft2(f).abs().square().mean(0)
     k = torch.fft.fftfreq(256, 1 / 256)

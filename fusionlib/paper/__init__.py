@@ -1,10 +1,10 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import figures
-from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, reconstruct, scores, tuned
+from fusionlib.paper import figures, m87
+from fusionlib.paper.experiment import Spec, arrays, observed, scores, tuned
 from fusionlib.paper.figures import save
 from fusionlib.paper.manifest import output, provenance, show
-from fusionlib.paper.profiles import PROFILES, baseline_specs
+from fusionlib.paper.profiles import PROFILES, baseline_specs, closure_specs
 from fusionlib.paper.tables import (
     compare_observation,
     coverage_table,
@@ -20,16 +20,16 @@ __all__ = [
     "Spec",
     "arrays",
     "baseline_specs",
+    "closure_specs",
     "compare_observation",
     "coverage_table",
     "examples",
     "figures",
+    "m87",
     "observed",
     "output",
     "paired_table",
-    "prior_of",
     "provenance",
-    "reconstruct",
     "save",
     "score_table",
     "scores",

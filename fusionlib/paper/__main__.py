@@ -50,9 +50,13 @@ def main(argv: list[str]) -> int:
             line = f"chapter {name}"
         else:
             spec = Spec.from_dict(json.loads(argv[0]))
-            what = f"{spec.method}, coverage {spec.coverage}, seed {spec.seed}"
+            what = f"{spec.method}, {spec.regime}, coverage {spec.coverage}, seed {spec.seed}"
             record = scores(spec)
-            line = f"{what}: {record['psnr'].mean():.2f} dB on {spec.n_test} {spec.split} images"
+            if spec.n_test:
+                done = f"{record['psnr'].mean():.2f} dB on {spec.n_test} {spec.family or spec.split} images"
+            else:
+                done = f"tuned, {record['psnr_train']:.2f} dB on {spec.n_train} training images"
+            line = f"{what}: {done}"
     except (ValueError, RuntimeError, json.JSONDecodeError, IndexError) as error:
         print(f"  FAILED {what}: {error}", flush=True)
         return 1

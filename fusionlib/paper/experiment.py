@@ -7,32 +7,48 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fusionlib import files, metrics, sky, zoo
+from fusionlib import files, metrics, rings, sky, zoo
 from fusionlib.baselines import COVERAGE, read_observation
+from fusionlib.closures import Uncalibrated
+from fusionlib.families import FAMILIES, geometric
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import average
-from fusionlib.interferometer import MIN_BASELINE, Interferometer
+from fusionlib.interferometer import MIN_BASELINE, S_REF, Interferometer
+from fusionlib.metrics import blur
 from fusionlib.pnp import Reconstruction, hqs, schedule
+from fusionlib.rml import rml
 
-BANKS = {"main": ("identity", "tv", "ffdnet")}
-SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr", "chi2_vis")
+BANKS: dict[str, tuple[str, ...]] = {"main": ("identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus")}
+BANKS["far"] = tuple(name for name in BANKS["main"] if name != "torus")
+SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
+CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
+SYSTEMATIC = 0.03  # added noise of uncalibrated data, a fraction of the amplitude
+WINDOW = 60.0  # the source is compact, microarcseconds: what every method is told, by the metric of its data step,
+RML_PRIOR = (0.6, WINDOW)  # or by its prior image: flux [Jy], width [microarcseconds]
 BATCH = 32
-_CODE = files.code_hash("paper.experiment")  # now, so that it is the code in memory that names results
+Grid = tuple[tuple[str, tuple[float, ...]], ...]
+HQS_GRID: Grid = (("sigma_max", (0.1, 0.2, 0.4)), ("sigma_min", (0.01, 0.02)), ("lam", (0.03, 0.1, 0.3, 1.0)))
+RML_GRID: Grid = (("entropy", (0.0, 10.0, 30.0)), ("tv", (0.0, 10.0)), ("tsv", (30.0, 100.0)), ("l1", (10.0, 30.0)))
+# now, so that it is the code in memory that names results
+_PARTS = ("sky", "interferometer", "metrics", "rml", "pnp", "closures", "rings", "families", "gates")
+_CODE = {name: files.code_hash(name) for name in _PARTS} | {"paper.experiment": files.code_alone("paper.experiment")}
 
 
 @dataclass(frozen=True)
 class Spec:
     """What is computed. A score is named by this, the code, and the content of the files given here.
 
-    `method` is `single:<prior>` or `average`; `priors` the bank; `n_train` labels tune the PnP settings, over the grid
-    `sigma_max` x `sigma_min` x `lam`; `n_test` images of `split` are scored. `sky` is a folder of images instead of the
-    simulator, `observation` a UVFITS or CSV file instead of the packaged 2017 coverage.
+    `method` is `single:<prior>`, `average` (Plug-and-Play, with the bank `priors`) or `rml`; `n_train` labels tune its
+    settings over `grid`; `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is
+    `calibrated` or `uncalibrated` (closures, amplitudes with gain errors, flux). `sky` is a folder of images instead of
+    the simulator, `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands
+    for the tuning alone.
     """
 
     method: str
@@ -45,22 +61,26 @@ class Spec:
     regime: str = "calibrated"
     resolution: str = "image"
     steps: int = 16
-    sigma_max: tuple[float, ...] = (0.1, 0.2, 0.4)
-    sigma_min: tuple[float, ...] = (0.01, 0.02)
-    lam: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    grid: Grid = HQS_GRID
+    family: str = ""
     sky: str = ""
     observation: str = ""
 
     def __post_init__(self) -> None:
         kind, _, name = self.method.partition(":")
-        if kind not in ("single", "average") or (kind == "single" and name not in self.priors):
+        if kind not in ("single", "average", "rml") or (kind == "single" and name not in self.priors):
             raise ValueError(f"Spec: unknown method {self.method!r} for the priors {self.priors}")
-        if self.regime != "calibrated":
-            raise ValueError(f"Spec: regime must be 'calibrated', got {self.regime!r}")
+        if self.regime not in CHI2:
+            raise ValueError(f"Spec: regime must be one of {sorted(CHI2)}, got {self.regime!r}")
         if self.resolution != "image":
             raise ValueError(f"Spec: resolution must be 'image', got {self.resolution!r}")
         if self.coverage not in COVERAGE:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
+        if self.family and self.family not in FAMILIES:
+            raise ValueError(f"Spec: family must be one of {sorted(FAMILIES)}, got {self.family!r}")
+        wanted = {name for name, _ in (RML_GRID if kind == "rml" else HQS_GRID)}
+        if {name for name, _ in self.grid} != wanted:
+            raise ValueError(f"Spec: the grid of {self.method} needs values of {sorted(wanted)}, got {self.grid}")
         if self.observation and self.coverage != 1.0:
             raise ValueError(
                 "Spec: coverage must be 1.0 with an observation; the lists of scans are the packaged one's"
@@ -70,7 +90,7 @@ class Spec:
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """From JSON, lists as tuples. Raises ValueError for unknown or missing fields."""
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
+            return cls(**{k: _tuples(v) for k, v in fields.items()})
         except TypeError as error:
             raise ValueError(f"Spec: {error}") from None
 
@@ -80,9 +100,22 @@ class Spec:
         return record_key(self)
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
 def record_key(spec: Spec) -> str:
     inputs = {name: content(getattr(spec, name)) for name in ("sky", "observation")}
-    return files.digest([asdict(spec) | inputs, _CODE])
+    return files.digest([asdict(spec) | inputs, code_of(spec)])
+
+
+def code_of(spec: Spec) -> str:
+    """Hash of the code behind a score: of this module, and of what its method, regime, and priors use."""
+    used = ["sky", "interferometer", "metrics", "rml" if spec.method == "rml" else "pnp"]
+    used += ["closures", "rings"] * (spec.regime == "uncalibrated") + ["families"] * bool(spec.family)
+    used += ["gates"] * (spec.method == "average")
+    priors = [zoo.code(name) for name in spec.priors]
+    return files.digest([_CODE["paper.experiment"], [_CODE[name] for name in used], priors])
 
 
 def content(path: str) -> str:
@@ -111,12 +144,18 @@ def device() -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def arrays(spec: Spec) -> list[Interferometer]:
-    """The interferometers of a coverage: one, or three lists of scans whose scores are averaged."""
+Array = Interferometer | Uncalibrated
+
+
+def arrays(spec: Spec) -> list[Array]:
+    """The instruments of a coverage: one, or three lists of scans whose scores are averaged."""
     if spec.observation:
-        table = read_observation(spec.observation)
-        return [Interferometer.from_table(table, min_baseline=MIN_BASELINE).to(device())]
-    return [Interferometer.eht2017(spec.coverage, draw).to(device()) for draw in range(len(COVERAGE[spec.coverage]))]
+        found = [Interferometer.from_table(read_observation(spec.observation), min_baseline=MIN_BASELINE)]
+    else:
+        found = [Interferometer.eht2017(spec.coverage, draw) for draw in range(len(COVERAGE[spec.coverage]))]
+    if spec.regime == "uncalibrated":
+        return [Uncalibrated(a, systematic=SYSTEMATIC, window=WINDOW).to(device()) for a in found]
+    return [a.to(device()) for a in found]
 
 
 def prior_of(spec: Spec) -> nn.Module:
@@ -126,48 +165,78 @@ def prior_of(spec: Spec) -> nn.Module:
     return prior.to(device())
 
 
-def observed(
-    spec: Spec, split: str, n: int, draw: int, array: Interferometer, index: slice = slice(None)
-) -> tuple[Tensor, Tensor]:
-    """Truth (n, 1, 64, 64) and whitened data (n, 2 M) of a split; noise from (split, seed, draw, image)."""
-    images = sky.split(split, n, seed=spec.seed, source=spec.sky)
-    y = array.observe(images.fine.to(device()), sky.SEEDS[split] * 10_000 + spec.seed * 10 + draw)
+def observed(spec: Spec, split: str, n: int, draw: int, array: Array, index: slice = slice(None)) -> tuple[Tensor, Any]:
+    """Truth (n, 1, 64, 64) and data of a split, as `array` measures them; noise from (split, seed, draw, image)."""
+    seed = sky.SEEDS[split]
+    if spec.family and split == spec.split:
+        images = geometric(spec.family, n, seed)
+    else:
+        images = sky.split(split, n, seed=spec.seed, source=spec.sky)
+    y = array.observe(images.fine.to(device()), seed * 10_000 + spec.seed * 10 + draw)
     return images.image.to(device())[index], y[index]
 
 
 Settings = dict[str, float]
 
 
-def reconstruct(spec: Spec, settings: Settings, prior: nn.Module, array: Interferometer, y: Tensor) -> Reconstruction:
-    """The method of `spec` on data y (B, 2 M), with PnP settings sigma_max, sigma_min, lam."""
-    sigmas = schedule(settings["sigma_max"], settings["sigma_min"], spec.steps)
-    return hqs(y, array, prior, sigmas=sigmas, lam=settings["lam"])
+class Method(Protocol):
+    """A method with what it needs loaded; `start` is where it starts, by default its own choice."""
+
+    def __call__(self, s: Settings, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction: ...
+
+
+def method_of(spec: Spec) -> Method:
+    """The method of `spec`."""
+
+    def likelihood(s: Settings, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction:
+        return rml(y, array, s, prior=rml_prior(array), start=start, steps=spec.steps)
+
+    def plug_and_play(s: Settings, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction:
+        sigmas = schedule(s["sigma_max"], s["sigma_min"], spec.steps)
+        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
+
+    if spec.method == "rml":
+        return likelihood
+    prior = prior_of(spec)
+    return plug_and_play
+
+
+def rml_prior(array: Array) -> Tensor:
+    """A round Gaussian (1, 1, npix, npix) of RML_PRIOR."""
+    flux, width = RML_PRIOR
+    x = torch.zeros(1, 1, array.npix, array.npix)
+    middle = slice(array.npix // 2 - 1, array.npix // 2 + 1)
+    x[:, :, middle, middle] = flux / S_REF / 4
+    return blur(x, width)
+
+
+def comparable(spec: Spec, image: Tensor, truth: Tensor) -> Tensor:
+    """The image as it is scored: uncalibrated data do not know where the source is, so after the best shift."""
+    return metrics.best_shift(image, truth) if spec.regime == "uncalibrated" else image
 
 
 def settings_grid(spec: Spec) -> list[Settings]:
-    names = ("sigma_max", "sigma_min", "lam")
-    return [dict(zip(names, v, strict=True)) for v in itertools.product(spec.sigma_max, spec.sigma_min, spec.lam)]
+    names = [name for name, _ in spec.grid]
+    return [dict(zip(names, v, strict=True)) for v in itertools.product(*(values for _, values in spec.grid))]
 
 
 def tune(spec: Spec) -> tuple[Settings, float]:
-    """Settings with the best mean PSNR on the n training images inside PnP, and that PSNR.
+    """Settings with the best mean PSNR on the n training images, and that PSNR.
 
     Every method gets the same budget: the whole grid on a quarter of the images, the best quarter on all of them.
     Image k is observed with scan list k mod 3 where a coverage has three.
     """
-    prior, lists = prior_of(spec), arrays(spec)
+    method, lists = method_of(spec), arrays(spec)
     data = [observed(spec, "train", spec.n_train, d, a, slice(d, None, len(lists))) for d, a in enumerate(lists)]
     candidates, psnr = settings_grid(spec), np.zeros(0)
     for share in (4, 1):
         rows = []
         for settings in candidates:
-            found = [
-                metrics.psnr(
-                    reconstruct(spec, settings, prior, a, y[: -(-len(y) // share)]).image, x[: -(-len(y) // share)]
-                )
-                for a, (x, y) in zip(lists, data, strict=True)
-                if len(y)
-            ]
+            found = []
+            for a, (x, y) in zip(lists, data, strict=True):
+                if n := -(-len(x) // share):
+                    image = method(settings, a, y[:n]).image
+                    found.append(metrics.psnr(comparable(spec, image, x[:n]), x[:n]))
             rows.append(float(torch.cat(found).mean()))
         psnr, order = np.array(rows), np.argsort(rows)[::-1]
         if share > 1:
@@ -199,45 +268,55 @@ def stored(key: str, compute: Callable[[], Record]) -> Record:
     return record
 
 
+def tuning(spec: Spec) -> Spec:
+    """The part of an experiment that does not depend on the test images."""
+    return replace(spec, n_test=0, split="train", family="")
+
+
 def tuned(spec: Spec) -> tuple[Settings, float]:
-    """`tune(spec)`, stored; does not depend on the test images."""
-    blind = replace(spec, n_test=0, split="dev")
-
-    def compute() -> Record:
-        settings, psnr = tune(blind)
-        return {k: np.array(v) for k, v in settings.items()} | {"psnr_train": np.array(psnr)}
-
-    record = stored(blind.key, compute)
+    """`tune(spec)`, stored."""
+    record = scores(tuning(spec))
     return settings_of(record), float(record["psnr_train"])
 
 
 def settings_of(record: Record) -> Settings:
-    return {k: float(record[k]) for k in ("sigma_max", "sigma_min", "lam")}
+    return {k.removeprefix("set_"): float(v) for k, v in record.items() if k.startswith("set_")}
 
 
 def scores(spec: Spec) -> Record:
     """Per-image scores, each (draws, n_test), of one experiment; with its settings, cost and seconds per image."""
-    return stored(spec.key, lambda: _scores(spec))
+    return stored(spec.key, lambda: _scores(spec) if spec.n_test else _tuning(spec))
+
+
+def _tuning(spec: Spec) -> Record:
+    began = time.perf_counter()
+    settings, psnr = tune(spec)
+    return {f"set_{k}": np.array(v) for k, v in settings.items()} | {
+        "psnr_train": np.array(psnr),
+        "job_seconds": np.array(time.perf_counter() - began),
+    }
 
 
 def _scores(spec: Spec) -> Record:
-    began, seconds = time.perf_counter(), 0.0
+    seconds = 0.0
     settings, psnr_train = tuned(spec)
-    prior = prior_of(spec)
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in SCORES}
+    began = time.perf_counter()
+    method = method_of(spec)
+    rows: dict[str, list[np.ndarray]] = {}
     for draw, array in enumerate(arrays(spec)):
         truth, y = observed(spec, spec.split, spec.n_test, draw, array)
         parts = []
-        for b in range(0, len(y), BATCH):
-            result = reconstruct(spec, settings, prior, array, y[b : b + BATCH])
+        for b in range(0, len(truth), BATCH):
+            part = slice(b, b + BATCH)
+            result = method(settings, array, y[part])
             seconds += result.seconds
-            parts.append(metrics.scores(result.image, truth[b : b + BATCH], array, y[b : b + BATCH]))
-        for name in SCORES:
-            rows[name].append(torch.cat([p[name] for p in parts]).cpu().numpy())
+            parts.append(_score(spec, result.image, truth[part], array, y[part]))
+        for name in parts[0]:
+            rows.setdefault(name, []).append(torch.cat([p[name] for p in parts]).cpu().numpy())
     draws = len(rows["psnr"])
-    calls = spec.steps * (len(spec.priors) if spec.method == "average" else 1)
+    calls = {"rml": 0, "average": spec.steps * len(spec.priors)}.get(spec.method, spec.steps)
     return {name: np.stack(v) for name, v in rows.items()} | {
-        **{k: np.array(v) for k, v in settings.items()},
+        **{f"set_{k}": np.array(v) for k, v in settings.items()},
         "psnr_train": np.array(psnr_train),
         "prior_calls": np.array(calls),
         "seconds": np.array(seconds / (draws * spec.n_test)),
@@ -245,3 +324,15 @@ def _scores(spec: Spec) -> Record:
         "device": np.array(str(device())),
         "torch": np.array(torch.__version__),
     }
+
+
+def _score(spec: Spec, image: Tensor, truth: Tensor, array: Array, y: Any) -> dict[str, Tensor]:
+    """SCORES, the chi-squares of the regime, and whether image and truth show a ring, (B,) each."""
+    moved = comparable(spec, image, truth)
+    found = {name: getattr(metrics, name)(moved, truth) for name in SCORES}
+    if isinstance(array, Uncalibrated):
+        found |= {f"chi2_{k}": v for k, v in array.chi2s(image, y).items() if f"chi2_{k}" in CHI2[spec.regime]}
+        found |= {"ring": rings.measure(image).is_ring, "ring_truth": rings.measure(truth).is_ring}
+    else:
+        found |= {"chi2_vis": array.chi2(image, y)}
+    return found

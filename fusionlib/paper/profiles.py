@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusionlib import sky as skies
-from fusionlib.paper.experiment import BANKS, Spec
+from fusionlib.families import FAMILIES
+from fusionlib.paper.experiment import BANKS, HQS_GRID, RML_GRID, Grid, Spec
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes of a run. `smoke` is for tests, `quick` for readers on two cores, `paper` for the numbers of the paper."""
+    """Sizes of a run. `smoke` is for tests, `quick` for readers on two cores, `paper` for the numbers of the paper.
+
+    `n_partial` test images are used at partial coverage. `closures` are the numbers of training and test images, and of
+    objects of each of the `families`, seen uncalibrated.
+    """
 
     split: str
     n_train: int
@@ -18,14 +23,40 @@ class Profile:
     seeds: tuple[int, ...]
     coverages: tuple[float, ...]
     n_show: int
-    grid: dict[str, Any]
+    steps: dict[str, int]
+    grid: dict[str, Grid]
+    closures: tuple[int, int, int]
+    n_partial: int
+    families: tuple[str, ...]
 
 
+STEPS = {"hqs": 16, "closures": 30, "rml": 300}
+GRID = {
+    "hqs": HQS_GRID,
+    "closures": (("sigma_max", (0.15, 0.3)), ("sigma_min", (0.01, 0.02)), ("lam", (0.1, 0.3, 1.0))),
+    "rml": RML_GRID,
+    "rml_closures": (("entropy", (1.0, 3.0, 10.0)), ("tv", (0.0,)), ("tsv", (10.0, 30.0)), ("l1", (0.0, 3.0))),
+}
 PROFILES = {
     "smoke": Profile(
-        "dev", 3, 3, (0,), (1.0, 0.1), 2, {"steps": 3, "sigma_max": (0.2,), "sigma_min": (0.02,), "lam": (0.1, 0.3)}
+        "dev",
+        3,
+        3,
+        (0,),
+        (1.0, 0.1),
+        2,
+        {"hqs": 3, "closures": 3, "rml": 10},
+        {
+            "hqs": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
+            "closures": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
+            "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (0.0, 30.0))),
+            "rml_closures": (("entropy", (3.0,)), ("tv", (0.0,)), ("tsv", (10.0,)), ("l1", (3.0,))),
+        },
+        (1, 2, 2),
+        3,
+        ("disc", "double"),
     ),
-    "quick": Profile("dev", 16, 32, (0,), (1.0, 0.3, 0.1), 3, {}),
+    "quick": Profile("dev", 16, 32, (0,), (1.0, 0.3, 0.1), 3, STEPS, GRID, (8, 16, 50), 12, ("disc", "double")),
     "paper": Profile(
         "test",
         50,
@@ -33,10 +64,27 @@ PROFILES = {
         (0, 1, 2),
         (1.0, 0.3, 0.1),
         3,
-        {"steps": 20, "sigma_max": (0.1, 0.2, 0.4), "sigma_min": (0.01, 0.02, 0.04), "lam": (0.03, 0.1, 0.3, 1.0, 3.0)},
+        STEPS | {"hqs": 20},
+        {
+            "hqs": (
+                ("sigma_max", (0.1, 0.2, 0.4)),
+                ("sigma_min", (0.01, 0.02, 0.04)),
+                ("lam", (0.03, 0.1, 0.3, 1.0, 3.0)),
+            ),
+            "closures": GRID["closures"],
+            "rml_closures": GRID["rml_closures"],
+            "rml": (
+                ("entropy", (0.0, 10.0, 30.0)),
+                ("tv", (0.0, 10.0, 30.0)),
+                ("tsv", (30.0, 100.0)),
+                ("l1", (10.0, 30.0)),
+            ),
+        },
+        (16, 100, 100),
+        200,
+        tuple(FAMILIES),
     ),
 }
-N_PARTIAL = 200  # test images of the paper profile at partial coverage
 
 
 def profile_of(name: str) -> Profile:
@@ -48,7 +96,7 @@ def profile_of(name: str) -> Profile:
 def baseline_specs(
     profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", observation: str = ""
 ) -> list[Spec]:
-    """Chapter 02: every prior alone and their average, at every coverage and seed of the profile."""
+    """Chapter 02: every prior alone, their average, and RML, at every coverage and seed of the profile."""
     p, bank = profile_of(profile), tuple(priors)
     have = skies.split_sizes(len(skies.from_folder(sky).image) if sky else None)
     n_train, n_test = min(p.n_train, have["train"]), min(p.n_test, have[p.split])
@@ -56,23 +104,52 @@ def baseline_specs(
         raise ValueError(
             f"sky: {sky} has too few images; 10 are the least, {p.n_test} {p.split} images are used if there"
         )
-    methods = [(f"single:{name}", (name,)) for name in bank] + ([("average", bank)] if len(bank) > 1 else [])
     return [
         Spec(
             method,
             members,
             coverage,
             n_train,
-            n_test if coverage == 1.0 else min(n_test, N_PARTIAL),
+            n_test if coverage == 1.0 else min(n_test, p.n_partial),
             p.split,
             seed,
+            steps=p.steps[kind],
+            grid=p.grid[kind],
             sky=sky,
             observation=observation,
-            **p.grid,
         )
         for coverage in ((1.0,) if observation else p.coverages)
-        for method, members in methods
+        for method, members in methods(bank)
+        for kind in ("rml" if method == "rml" else "hqs",)
         for seed in p.seeds
+    ]
+
+
+def methods(bank: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """Every prior of a bank alone, their average, and regularised maximum likelihood, each with the priors it needs."""
+    return [(f"single:{name}", (name,)) for name in bank] + [("average", bank)] * (len(bank) > 1) + [("rml", ())]
+
+
+def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
+    """Chapter 10: the same methods on uncalibrated data: black holes, then objects of each family of the profile."""
+    p = profile_of(profile)
+    n_train, n_test, n_family = p.closures
+    return [
+        Spec(
+            method,
+            members,
+            1.0,
+            n_train,
+            n_family if family else n_test,
+            p.split,
+            regime="uncalibrated",
+            steps=p.steps[kind],
+            grid=p.grid["rml_closures" if method == "rml" else kind],
+            family=family,
+        )
+        for method, members in methods(tuple(priors))
+        for kind in ("rml" if method == "rml" else "closures",)
+        for family in ("", *p.families)
     ]
 
 
@@ -91,5 +168,6 @@ def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
 
 CHAPTERS = [
     Chapter("00_sky_and_observation", _none, {"smoke": 30, "quick": 60, "paper": 120}),
-    Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 300, "paper": 7200}),
+    Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 400, "paper": 14400}),
+    Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 400, "paper": 3600}),
 ]

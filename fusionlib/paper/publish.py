@@ -12,12 +12,12 @@ import pandas as pd
 
 from fusionlib import files
 from fusionlib.paper import figures
-from fusionlib.paper.experiment import record_key, store_paths
+from fusionlib.paper.experiment import record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import CHAPTERS, profile_of
 from fusionlib.paper.run import job_seconds, make_plan
 
-KEPT = "scores"  # inside figures/: the store of the paper run
+KEPT = "scores"  # inside figures/: the published store
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -62,7 +62,8 @@ def chapters_markdown(facts: dict[str, dict], profile: str) -> str:
     for chapter in CHAPTERS:
         made = ", ".join(f"`{Path(m).stem}`" for m in facts[chapter.name]["made"])
         seconds = facts[chapter.name]["seconds"]
-        jobs = sum(job_seconds(s) for s in chapter.specs(profile))
+        specs = chapter.specs(profile)
+        jobs = sum(job_seconds(s) for s in {*specs, *map(tuning, specs)})
         lines.append(f"| [{chapter.name}](notebooks/{chapter.name}.ipynb) | {made} | {jobs:.0f} s, {seconds:.0f} s |")
     return "\n".join(lines)
 
@@ -123,19 +124,27 @@ def publish(profile: str) -> None:
         for path in notebooks.iterdir():
             shutil.move(str(path), home / "notebooks" / path.name)
     (home / "README.md").write_text(readme)
-    if profile == "paper":
-        _publish_scores(target / KEPT)
+    _publish_scores(target / KEPT, profile)
     print(f"published profile {profile}: {len(wanted)} figures and tables, {len(CHAPTERS)} notebooks, README.md")
 
 
-def _publish_scores(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for chapter in CHAPTERS:
-        for spec in chapter.specs("paper"):
-            found = store_paths(record_key(spec))[0]
-            if found.exists():
-                shutil.copy(found, folder)
+def _publish_scores(folder: Path, profile: str) -> None:
+    """Into the published store: tuned settings of every profile, and all scores of the paper's; what is stale goes."""
+    kept = {
+        record_key(s)
+        for name in {profile, "quick", "paper"}
+        for chapter in CHAPTERS
+        for spec in chapter.specs(name)
+        for s in {tuning(spec), *([spec] if name == "paper" else [])}
+    }
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.npz"):
+        if old.stem not in kept:
+            old.unlink()
+    for key in kept:
+        mine, published = store_paths(key)
+        if mine.exists() and not published.exists():
+            shutil.copy(mine, published)
 
 
 def _tex(frame: pd.DataFrame) -> str:

@@ -12,8 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,32 @@ import torch
 import yaml
 
 from fusionlib import files, zoo
+from fusionlib.baselines import COVERAGE, released_data
 from fusionlib.paper.chapter import chapter_of, failed_notebook, made_by, parameters_of, source
-from fusionlib.paper.experiment import BANKS, Spec, content, device, prior_of, record_key, settings_grid, store_paths
+from fusionlib.paper.experiment import (
+    BANKS,
+    Spec,
+    arrays,
+    content,
+    device,
+    method_of,
+    record_key,
+    settings_grid,
+    store_paths,
+    tuning,
+)
 from fusionlib.paper.manifest import output
 from fusionlib.paper.profiles import CHAPTERS, Chapter, profile_of
+from fusionlib.sky import NPIX
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left: `jobs` {output: spec as JSON}, `chapters` {output: (name, parameters as JSON, job outputs)}."""
+    """What is left: `jobs` {output: (spec as JSON, job outputs)}, `chapters` {output: (name, parameters as JSON, job
+    outputs)}. Tuning is a job of its own, which scores of several kinds share."""
 
     profile: str
-    jobs: dict[str, str]
+    jobs: dict[str, tuple[str, list[str]]]
     chapters: dict[str, tuple[str, str, list[str]]]
 
 
@@ -53,15 +66,20 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         raise ValueError(
             f"no chapter has a parameter {sorted(unknown)}; there are {sorted(set().union(*known.values()))}"
         )
-    jobs: dict[str, str] = {}
+    jobs: dict[str, tuple[str, list[str]]] = {}
     graph: dict[str, tuple[str, str, list[str]]] = {}
     code = files.code_hash("paper.chapter", "paper.figures", "paper.tables", "paper.profiles")
     for chapter in chapters:
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
         specs = chapter_specs(chapter, profile, mine)
         missing = {str(store_paths(key)[0]): s for s in specs if not _stored(key := record_key(s))}
-        jobs |= {path: json.dumps(asdict(s)) for path, s in missing.items()}
+        for path, s in missing.items():
+            first = tuning(s)
+            if not _stored(key := record_key(first)):
+                jobs[str(store_paths(key)[0])] = (json.dumps(asdict(first)), [])
+            jobs[path] = (json.dumps(asdict(s)), [str(store_paths(key)[0])] * (not _stored(key)))
         inputs = [content(mine.get(name, "")) for name in ("sky", "observation")]
+        inputs += [content(str(found)) for found in released_data()] if "observation" in known[chapter.name] else []
         key = files.digest([source(chapter.name).read_text(), code, mine, inputs, sorted(record_key(s) for s in specs)])
         done = output(profile) / ".done" / f"{chapter.name}-{key}"
         if not (done.exists() and _whole(chapter, profile)):
@@ -82,21 +100,21 @@ def _stored(key: str) -> bool:
 
 
 def estimate(plan: Plan) -> float:
-    """Expected job seconds on one core, from timing each method's prior now."""
-    rates: dict[tuple[str, tuple[str, ...]], float] = {}
+    """Expected job seconds on one core, from timing each method now on a blank image."""
+    rates: dict[tuple[str, tuple[str, ...], str], float] = {}
     total = 0.0
-    for text in plan.jobs.values():
+    for text, _ in plan.jobs.values():
         s = Spec.from_dict(json.loads(text))
-        if (s.method, s.priors) not in rates:
-            prior, x = prior_of(s), torch.zeros(8, 1, 64, 64, device=device())
-            with torch.inference_mode():
-                prior(x, 0.1)
-                began = time.perf_counter()
-                prior(x, 0.1)
-            rates[s.method, s.priors] = (time.perf_counter() - began) / 8 + 2e-4
-        tuning = len(settings_grid(s)) * s.n_train / 2
-        images = tuning + s.n_test * (1 if s.coverage == 1.0 else 3)
-        total += images * s.steps * rates[s.method, s.priors] + 4
+        kind = (s.method, s.priors, s.regime)
+        if kind not in rates:
+            array, settings = arrays(replace(s, coverage=1.0))[0], settings_grid(s)[0]
+            y = array.observe(torch.full((4, 1, NPIX, NPIX), 0.03, device=device()), 0)
+            method = method_of(replace(s, steps=max(2, s.steps // 10)))
+            method(settings, array, y)
+            rates[kind] = method(settings, array, y).seconds / 4 * s.steps / max(2, s.steps // 10)
+        lists = len(COVERAGE[s.coverage]) if not s.observation else 1
+        images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2
+        total += images * rates[kind] + 4
     return total
 
 
@@ -114,7 +132,8 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
             continue
         facts = json.loads(facts_path.read_text())
         status = "done" if any(name == chapter.name for name, *_ in plan.chapters.values()) else "up to date"
-        jobs = sum(job_seconds(s) for s in chapter_specs(chapter, profile, parameters)) / cores
+        specs = chapter_specs(chapter, profile, parameters)
+        jobs = sum(job_seconds(s) for s in {*specs, *map(tuning, specs)}) / cores
         made = ", ".join(Path(m).stem for m in facts["made"] if not m.endswith(".npz"))
         rows.append((chapter.name, status, f"{facts['seconds'] + jobs:.0f} / {chapter.budget[profile]}", made))
     head = ("chapter", "status", "seconds / budget", "figures and tables")

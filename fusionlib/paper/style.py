@@ -13,14 +13,26 @@ COLORS = {
     "single:identity": "#999999",
     "single:tv": "#E69F00",
     "single:ffdnet": "#0072B2",
+    "single:torus": "#009E73",
+    "single:faces": "#CC79A7",
+    "single:digits": "#F0E442",
+    "single:galaxies": "#56B4E9",
+    "single:sr": "#7A5195",
     "average": "#D55E00",
+    "rml": "#8C510A",
     "best_single": "#000000",
 }
 LABELS = {
     "single:identity": "data only (identity)",
     "single:tv": "total variation",
     "single:ffdnet": "FFDNet (photographs)",
+    "single:torus": "thick torus",
+    "single:faces": "faces",
+    "single:digits": "digits (diffusion)",
+    "single:galaxies": "galaxies",
+    "single:sr": "super-resolution",
     "average": "average of the bank",
+    "rml": "RML",
     "best_single": "best single prior",
 }
 COVERAGE_COLORS = {1.0: "#0072B2", 0.3: "#009E73", 0.1: "#CC79A7"}
@@ -31,7 +43,7 @@ def label(method: str) -> str:
 
 
 def color(method: str) -> str:
-    return COLORS.get(method, "#56B4E9")
+    return COLORS.get(method, "#444444")
 
 
 def use() -> None:

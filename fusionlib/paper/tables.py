@@ -13,7 +13,17 @@ from fusionlib import files, metrics
 from fusionlib.baselines import COVERAGE, eht2017_table, read_observation
 from fusionlib.interferometer import Interferometer
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import BANKS, Record, Spec, arrays, observed, prior_of, reconstruct, scores, settings_of
+from fusionlib.paper.experiment import (
+    BANKS,
+    Record,
+    Spec,
+    arrays,
+    method_of,
+    observed,
+    scores,
+    settings_grid,
+    settings_of,
+)
 from fusionlib.pnp import Reconstruction
 
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
@@ -53,7 +63,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
             rows.append(
                 {
                     "method": method,
-                    "kind": "baseline" if method == "average" else "single",
+                    "kind": "baseline" if method in ("average", "rml") else "single",
                     "bank": bank_name(bank or max((s.priors for s in specs), key=len)),
                     "regime": spec.regime,
                     "coverage": coverage,
@@ -63,7 +73,8 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
                     "n_test": spec.n_test,
                     **dict(zip(("psnr", "psnr_lo", "psnr_hi"), interval, strict=True)),
                     **dict(zip(("delta_best_single", "delta_lo", "delta_hi"), gain, strict=True)),
-                    **{k: _per_image(found, k).mean() for k in ("ssim", "psnr_blur", "nxcorr", "chi2_vis")},
+                    **{k: _per_image(found, k).mean() for k in ("ssim", "psnr_blur", "nxcorr")},
+                    "chi2_vis": _per_image(found, "chi2_vis").mean() if "chi2_vis" in found[0][1] else np.nan,
                     "trainable": 0,
                     "prior_calls": int(found[0][1]["prior_calls"]),
                     "seconds": np.mean([float(r["seconds"]) for _, r in found]),
@@ -142,14 +153,14 @@ def compare_observation(path: str) -> dict[str, object]:
 
 
 def settings_table(specs: Sequence[Spec]) -> pd.DataFrame:
-    """The PnP settings each method was given by tuning, with the number of settings tried."""
+    """The settings each method was given by tuning, with the number of settings tried."""
     rows = []
     for s in specs:
         r = scores(s)
-        tried = len(s.sigma_max) * len(s.sigma_min) * len(s.lam)
         rows.append(
-            {"method": s.method, "coverage": s.coverage, "seed": s.seed, "n_train": s.n_train, "settings_tried": tried}
-            | {k: float(r[k]) for k in ("sigma_max", "sigma_min", "lam", "psnr_train")}
+            {"method": s.method, "coverage": s.coverage, "seed": s.seed, "n_train": s.n_train}
+            | {"settings_tried": len(settings_grid(s)), "psnr_train": float(r["psnr_train"])}
+            | settings_of(r)
         )
     return pd.DataFrame(rows)
 
@@ -165,8 +176,9 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
     first = next(iter(chosen.values()))
     array = arrays(first)[0]
     truth, y = observed(first, "dev", n, 0, array)
-    results = {m: reconstruct(s, settings_of(scores(s)), prior_of(s), array, y) for m, s in chosen.items()}
+    results = {m: method_of(s)(settings_of(scores(s)), array, y) for m, s in chosen.items()}
     image = torch.stack([r.image for r in results.values()])
+    assert isinstance(array, Interferometer)  # examples are calibrated
     dirty = array.dirty_image(y)
     pictures = {
         "truth": truth[:, 0],
@@ -177,6 +189,7 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
     paths = [
         pd.DataFrame({"method": m, "iteration": range(1, len(r.record["chi2"]) + 1)} | _averaged(r))
         for m, r in results.items()
+        if "step" in r.record
     ]
     return {k: v.cpu().numpy() for k, v in pictures.items()} | {"method": np.array(list(results))}, pd.concat(paths)
 
