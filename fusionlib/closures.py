@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib.interferometer import S_REF, Interferometer
+from fusionlib.interferometer import S_REF, Interferometer, round_gaussian, window_root
 from fusionlib.sky import NPIX
 
 
@@ -102,8 +102,7 @@ class Uncalibrated(nn.Module):
     total flux see can move, a few hundred, so that a data step is a small dense least-squares problem for the whole
     batch. `use` names the data terms that are fitted; `chi2s` reports all. `systematic` x |V| is added in quadrature to
     the noise with which measured data are weighed (the EHT's own analyses take a few percent), not to simulated noise.
-    `window` says that the source is compact: a round Gaussian w of that full width [microarcseconds], in whose metric
-    `prox` measures how far the image moves. Without it closures fit as well with ghosts at every sidelobe of the beam.
+    `window` as for an Interferometer: without it, ghosts of the source at the sidelobes of the beam fit just as well.
     Raises ValueError for an unknown term, or a table of baselines without scans and stations.
     """
 
@@ -133,7 +132,7 @@ class Uncalibrated(nn.Module):
         psi, lam = closure_matrices(array.table)
         vis = array.matrix.double() * array.sigma.repeat(2)[:, None]
         flux = torch.full((1, array.npix**2), self._flux_per_value(), dtype=torch.float64, device=vis.device)
-        root = self.round_gaussian(window).flatten().clamp(min=1e-4).sqrt().to(vis)
+        root = window_root(array.npix, array.fov, window).to(vis)
         _, s, v = torch.linalg.svd(torch.cat([array.matrix.double(), flux / FLUX_ERROR]) * root, full_matrices=False)
         basis = root[:, None] * v[s > 1e-2].T  # weaker modes stay where the prior puts them
         first, second = (array.table[t].map(lambda site: GAIN_ERROR.get(site, 0.1)) for t in ("t1", "t2"))
@@ -207,14 +206,8 @@ class Uncalibrated(nn.Module):
 
     def start(self, y: ClosureData) -> Tensor:
         """Where loops start: a round Gaussian of 40 microarcseconds with the measured flux (B, 1, npix, npix)."""
-        blob = self.round_gaussian(START_FWHM).to(y.flux)
+        blob = round_gaussian(self.npix, self.array.fov, START_FWHM).to(y.flux)
         return blob / blob.sum() * (y.flux / self._flux_per_value())[:, :, None, None]
-
-    def round_gaussian(self, fwhm: float) -> Tensor:
-        """Peak 1 in the middle (npix, npix), float64."""
-        t = (torch.arange(self.npix, dtype=torch.float64) - (self.npix - 1) / 2) * (self.array.fov / self.npix)
-        line = torch.exp(-4 * math.log(2) * (t / fwhm) ** 2)
-        return line[:, None] * line
 
     def _flux_per_value(self) -> float:
         return S_REF * (NPIX / self.npix) ** 2

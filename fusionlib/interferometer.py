@@ -43,31 +43,57 @@ def dft_matrix(u: Tensor, v: Tensor, npix: int, fov: float = FOV) -> Tensor:
     return (pulse[:, None, None] * row[:, :, None] * col[:, None, :]).flatten(1)
 
 
+def round_gaussian(npix: int, fov: float, fwhm: float) -> Tensor:
+    """A Gaussian of full width `fwhm` [microarcseconds] with peak 1 in the middle (npix, npix), float64."""
+    t = (torch.arange(npix, dtype=torch.float64) - (npix - 1) / 2) * (fov / npix)
+    line = torch.exp(-4 * math.log(2) * (t / fwhm) ** 2)
+    return line[:, None] * line
+
+
+def window_root(npix: int, fov: float, fwhm: float) -> Tensor:
+    """Square root (npix^2,) of the weights of pixels in the metric of a data step, see `Interferometer`."""
+    return round_gaussian(npix, fov, fwhm).flatten().clamp(min=1e-4).sqrt()
+
+
 class Interferometer(nn.Module):
     """Baselines (M,) with coordinates `u`, `v` [wavelengths] and noise `sigma` [Jy per real or imaginary part].
 
     `table` may name the stations and scan of each visibility (columns `t1`, `t2`, `scan`) and, for a real
     observation, hold the measured complex visibilities [Jy] in `vis`: then `data` (1, 2 M) is their whitened form.
 
+    `window` says that the source is compact: a round Gaussian w of that full width [microarcseconds], in whose metric
+    `prox` measures how far an image moves, so that it moves little far from the middle. By default w = 1.
+
     Raises ValueError for unequal lengths, non-finite entries, sigma <= 0, or no baseline left.
     """
 
     matrix: Tensor
-    right: Tensor
+    seen: Tensor
+    moved: Tensor
     singular: Tensor
     left: Tensor
     sigma: Tensor
     u: Tensor
     v: Tensor
 
-    def __init__(self, table: pd.DataFrame, *, npix: int = NPIX, fov: float = FOV, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        *,
+        npix: int = NPIX,
+        fov: float = FOV,
+        window: float = math.inf,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         check_table(table)
         self.table = table.reset_index(drop=True)
         self.npix, self.fov = npix, fov
         u, v, sigma = (torch.tensor(self.table[k].to_numpy(np.float64)) for k in ("u", "v", "sigma"))
         matrix = self._whitened_matrix(u, v, sigma, npix)
-        left, singular, right = torch.linalg.svd(matrix, full_matrices=False)
+        root = window_root(npix, fov, window)
+        left, singular, right = torch.linalg.svd(matrix * root, full_matrices=False)
+        self.norm2 = float(torch.linalg.eigvalsh(matrix @ matrix.T)[-1])
         keep = singular > RANK_TOLERANCE * singular[0]
         for name, value in {"u": u, "v": v, "sigma": sigma}.items():
             self.register_buffer(name, value, persistent=False)
@@ -75,9 +101,10 @@ class Interferometer(nn.Module):
             "matrix": matrix,
             "left": left[:, keep],
             "singular": singular[keep],
-            "right": right[keep].T.contiguous(),
+            "seen": right[keep].T / root[:, None],
+            "moved": right[keep].T * root[:, None],
         }.items():
-            self.register_buffer(name, value.to(dtype), persistent=False)
+            self.register_buffer(name, value.to(dtype).contiguous(), persistent=False)
         self._finer: dict[int, Tensor] = {}
 
     def _whitened_matrix(self, u: Tensor, v: Tensor, sigma: Tensor, npix: int) -> Tensor:
@@ -180,20 +207,20 @@ class Interferometer(nn.Module):
         return (self._check_data(y) @ self.matrix).view(-1, 1, self.npix, self.npix)
 
     def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """argmin_x |A x - y|^2 / 2 + rho |x - z|^2 / 2, exactly, for z (B, 1, npix, npix), y (B, 2 M), rho > 0 or (B,).
+        """argmin_x |A x - y|^2 / 2 + rho |(x - z) / sqrt w|^2 / 2, exactly; z (B, 1, npix, npix), rho > 0 or (B,).
 
-        z moves along the singular modes only; directions the array does not see keep the value of z.
+        z moves along the singular modes of A sqrt w only; what the array does not see keeps the value of z.
         """
         rho = torch.as_tensor(rho, dtype=z.dtype, device=z.device).reshape(-1, 1)
         if not bool((rho > 0).all()):
             raise ValueError("prox: rho must be positive")
         s = self.singular
-        misfit = self._check_data(y) @ self.left - (z.flatten(1) @ self.right) * s
-        return z + (misfit * s / (s**2 + rho) @ self.right.T).view_as(z)
+        misfit = self._check_data(y) @ self.left - (z.flatten(1) @ self.seen) * s
+        return z + (misfit * s / (s**2 + rho) @ self.moved.T).view_as(z)
 
     def descend(self, z: Tensor, y: Tensor) -> Tensor:
         """One gradient step on |A z - y|^2 / 2, of length 1 / |A|^2."""
-        return z + self.adjoint(self.residual(z, y)) / self.singular[0] ** 2
+        return z + self.adjoint(self.residual(z, y)) / self.norm2
 
     def start(self, y: Tensor) -> Tensor:
         """Where loops start: empty sky (B, 1, npix, npix), from which the first prox makes the Tikhonov image."""

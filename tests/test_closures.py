@@ -4,6 +4,7 @@ import torch
 from fusionlib import Interferometer, Uncalibrated, black_holes, hqs, pgd, schedule, zoo
 from fusionlib.baselines import eht2017_table
 from fusionlib.closures import GAIN_ERROR, ClosureData, closure_matrices
+from fusionlib.interferometer import round_gaussian
 
 F64 = torch.float64
 
@@ -90,7 +91,7 @@ def test_a_window_measures_moves_in_its_own_metric(sky):
     array = Uncalibrated(Interferometer.eht2017(dtype=F64), window=60.0)
     y, z, rho = array.observe(sky, 0), sky.flip(0) + 0.01, 100.0
     x = array.prox(z, y, rho, iterations=100, tolerance=1e-14).requires_grad_()
-    w = array.round_gaussian(60.0).clamp(min=1e-4)
+    w = round_gaussian(64, 160.0, 60.0).clamp(min=1e-4)
     (objective(array, x, z, y, 0.0).sum() + rho / 2 * ((x - z).square() / w).sum()).backward()
     # the image can move along sqrt(w) times the singular vectors only: project the gradient on them
     at_start = z.clone().requires_grad_()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fusionlib import black_holes
 from fusionlib.baselines import COVERAGE, eht2017_table, read_uvfits
 from fusionlib.files import PACKAGE
-from fusionlib.interferometer import FOV, S_REF, UAS, Interferometer, dft_matrix
+from fusionlib.interferometer import FOV, S_REF, UAS, Interferometer, dft_matrix, round_gaussian
 
 DATA = Path(__file__).parent / "data"
 F64 = torch.float64
@@ -94,6 +94,18 @@ def test_prox_is_the_exact_minimiser(coverage, rho):
     ).T
     error = (fast.prox(z, y, rho).flatten(1) - solved).norm() / solved.norm()
     assert error < 1e-4
+
+
+def test_prox_in_a_window_minimises_in_its_metric():
+    fast, rho = Interferometer.eht2017(0.3, window=60.0), 30.0
+    dense = Interferometer.eht2017(0.3, dtype=F64).matrix
+    w = round_gaussian(64, 160.0, 60.0).flatten().clamp(min=1e-4)
+    s = black_holes(2, 4)
+    y, z = fast.observe(s.fine, 0), s.image.flip(0)
+    normal = dense.T @ dense + rho * torch.diag(1 / w)
+    solved = torch.linalg.solve(normal, (y.to(F64) @ dense + rho * z.flatten(1).to(F64) / w).T).T
+    assert (fast.prox(z, y, rho).flatten(1) - solved).norm() < 1e-4 * solved.norm()
+    assert (fast.chi2(fast.descend(z, y), y) < fast.chi2(z, y)).all()
 
 
 def test_prox_takes_a_penalty_per_image(array, images):

@@ -150,9 +150,12 @@ Array = Interferometer | Uncalibrated
 def arrays(spec: Spec) -> list[Array]:
     """The instruments of a coverage: one, or three lists of scans whose scores are averaged."""
     if spec.observation:
-        found = [Interferometer.from_table(read_observation(spec.observation), min_baseline=MIN_BASELINE)]
+        table = read_observation(spec.observation)
+        found = [Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW)]
     else:
-        found = [Interferometer.eht2017(spec.coverage, draw) for draw in range(len(COVERAGE[spec.coverage]))]
+        found = [
+            Interferometer.eht2017(spec.coverage, draw, window=WINDOW) for draw in range(len(COVERAGE[spec.coverage]))
+        ]
     if spec.regime == "uncalibrated":
         return [Uncalibrated(a, systematic=SYSTEMATIC, window=WINDOW).to(device()) for a in found]
     return [a.to(device()) for a in found]
