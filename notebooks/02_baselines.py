@@ -49,8 +49,8 @@ pd.DataFrame({"prior": priors, "status": [lacking.get(name, "ready") for name in
 # ## The settings that tuning chose
 #
 # `sigma_max` to `sigma_min` is the noise level told to the prior, falling geometrically; `lam` weighs the prior against
-# the data (penalty ρ = lam / σ²); `entropy`, `tv`, `tsv`, `l1` are the weights of RML's regularisers. Every method had the same budget: all `settings_tried` on a quarter of the same
-# `n_train` images, the best quarter of them on all.
+# the data (penalty ρ = lam / σ²); `entropy`, `tv`, `tsv`, `l1` are the weights of RML's regularisers. Every method had
+# the same budget: all `settings_tried` on a quarter of the same `n_train` images, the best quarter of them on all.
 
 # %%
 settings = paper.settings_table(specs)

@@ -43,7 +43,7 @@ def test_every_dependency_is_pinned_without_local_tags():
 def test_imports_point_downward():
     floors = [
         "files kerr sky torus families baselines interferometer closures metrics published",
-        "priors networks classical ffdnet wrappers zoo datasets rings",
+        "priors networks classical ffdnet wrappers foreign zoo datasets rings",
         "gates fusion",
         "pnp rml",
         "training",
