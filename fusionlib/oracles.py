@@ -1,0 +1,134 @@
+"""Headroom: the best that weights could do, if they were known, and the simplest weights that can be had.
+
+An oracle sees the truth and picks greedily, iteration by iteration: a bound on what a gate of its resolution could be
+expected to win, not a strict one, since a worse pick now may lead to a better image later.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from fusionlib.pnp import Physics
+from fusionlib.priors import PriorBank
+
+
+class Oracle(nn.Module):
+    """A prior that cheats: the bank's outputs weighed with the `truth` (B, 1, H, W) of the very batch it is given.
+
+    `cell` pixels wide are the squares that share a weight: the image side for one pick per image, 8 for patches, 1 for
+    pixels. With `affine` the weights that sum to one and leave the least error there, else the single best prior.
+    """
+
+    img_channels, img_resolution = 1, None
+
+    def __init__(self, bank: PriorBank, truth: Tensor, cell: int, affine: bool = False):
+        super().__init__()
+        if truth.shape[-1] % cell:
+            raise ValueError(f"Oracle: cell must divide the image side {truth.shape[-1]}, got {cell}")
+        self.bank, self.truth, self.cell, self.affine = bank, truth, cell, affine
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        outputs = self.bank(x, sigma)
+        return (self.weights(outputs)[:, :, None] * outputs).sum(0)
+
+    def weights(self, outputs: Tensor) -> Tensor:
+        """Weights (N, B, H, W), constant over cells, from outputs (N, B, 1, H, W)."""
+        error = (outputs - self.truth)[:, :, 0]
+        if self.affine:
+            pooled = F.avg_pool2d((error[:, None] * error[None]).flatten(0, 1), self.cell)
+            count, batch, h, w = len(error), error.shape[1], *pooled.shape[2:]
+            gram = pooled.view(count, count, batch, h, w).permute(2, 3, 4, 0, 1)
+            cells = affine_weights(gram).permute(3, 0, 1, 2)
+        else:
+            best = F.avg_pool2d(error.square(), self.cell).argmin(0)
+            cells = F.one_hot(best, len(error)).permute(3, 0, 1, 2).to(outputs)
+        return cells.repeat_interleave(self.cell, 2).repeat_interleave(self.cell, 3)
+
+
+def affine_weights(gram: Tensor, ridge: float = 1e-4) -> Tensor:
+    """argmin w' G w over w (..., N) that sum to 1, for error Gram matrices (..., N, N); `ridge` x mean diagonal added."""
+    count = gram.shape[-1]
+    level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None].clamp(min=1e-12)
+    solved = torch.linalg.solve(gram / level + ridge * torch.eye(count).to(gram), torch.ones_like(gram[..., :1]))
+    return (solved / solved.sum(-2, keepdim=True))[..., 0]
+
+
+def simplex_weights(gram: Tensor) -> Tensor:
+    """argmin w' G w over the simplex, for one Gram matrix (N, N): non-negative least squares on its root."""
+    g = gram.double().cpu().numpy()
+    scale = np.trace(g) / len(g)
+    values, vectors = np.linalg.eigh(g / scale)
+    root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+    heavy = 1e3  # the sum is 1 to a millionth, then exactly
+    w, _ = nnls(np.vstack([root, heavy * np.ones(len(g))]), np.append(np.zeros(len(g)), heavy))
+    return torch.from_numpy(w / w.sum()).to(gram)
+
+
+class Scheduled(nn.Module):
+    """Static weights (K, N) for the K noise levels of a loop; in between the nearest in log sigma."""
+
+    skips = False
+
+    def __init__(self, sigmas: Sequence[float], w: Tensor):
+        super().__init__()
+        if w.ndim != 2 or len(w) != len(sigmas) or not torch.allclose(w.sum(1), torch.ones(len(w)).to(w), atol=1e-4):
+            raise ValueError(f"Scheduled: weights ({len(sigmas)}, N) that sum to 1 are needed, got {tuple(w.shape)}")
+        self.register_buffer("levels", torch.tensor(sigmas).log())
+        self.register_buffer("w", w)
+
+    def forward(self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None) -> Tensor:
+        s = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).log().expand(len(x))
+        levels: Tensor = self.levels  # type: ignore[assignment]
+        nearest = (levels.to(s)[None] - s[:, None]).abs().argmin(1)
+        return self.w[nearest].T[:, :, None, None].to(x)  # type: ignore[index]
+
+
+def fit_static(
+    bank: PriorBank,
+    data: Sequence[tuple[Physics, Tensor, Any]],
+    sigmas: Sequence[float],
+    lam: float,
+    *,
+    simplex: bool,
+) -> Tensor:
+    """Weights (K, N) for each iteration of `pnp.hqs`, fitted along its own trajectory: (physics, truth, y) triples.
+
+    Iteration k sees the images that iterations 0 .. k - 1, with the weights already found, lead to.
+    """
+    images = [physics.start(y) for physics, _, y in data]
+    found = []
+    with torch.inference_mode():
+        for sigma in sigmas:
+            outputs, gram = [], torch.zeros(len(bank), len(bank))
+            for k, (physics, truth, y) in enumerate(data):
+                out = bank(physics.prox(images[k], y, lam / sigma**2), sigma)
+                error = (out - truth).flatten(1)
+                gram += (error @ error.T).cpu()
+                outputs.append(out)
+            w = simplex_weights(gram) if simplex else affine_weights(gram)
+            images = [torch.einsum("n,nbchw->bchw", w.to(out), out) for out in outputs]
+            found.append(w)
+    return torch.stack(found)
+
+
+def error_correlation(outputs: Tensor, truth: Tensor) -> Tensor:
+    """Correlation (N, N) of the priors' errors over pixels and images, outputs (N, B, 1, H, W)."""
+    return torch.corrcoef((outputs - truth).flatten(1))
+
+
+class NoiseLevels(nn.Module):
+    """One prior told `factor` x sigma: with several factors, a bank of one prior at several noise levels."""
+
+    img_channels, img_resolution = 1, None
+
+    def __init__(self, prior: nn.Module, factor: float):
+        super().__init__()
+        self.prior, self.factor = prior, factor
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.prior(x, self.factor * sigma)
