@@ -96,6 +96,13 @@ def code_alone(module: str) -> str:
     return _imports(module)[0]
 
 
+def function_hash(module: str, name: str) -> str:
+    """Hash of one function of a module, whatever it calls."""
+    tree = _without_docstrings(ast.parse(Path(_imports(module)[1]).read_text()))
+    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return digest(ast.unparse(found))
+
+
 @cache
 def code_hash(*modules: str) -> str:
     """Hash of fusionlib modules (names without the package), of all they import, and of the packaged tables."""

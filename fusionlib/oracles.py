@@ -51,7 +51,7 @@ class Oracle(nn.Module):
 
 
 def affine_weights(gram: Tensor, ridge: float = 1e-4) -> Tensor:
-    """argmin w' G w over w (..., N) that sum to 1, for error Gram matrices (..., N, N); `ridge` x mean diagonal added."""
+    """argmin w' G w over w (..., N) that sum to 1, for error Gram matrices (..., N, N), and a little ridge."""
     count = gram.shape[-1]
     level = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None].clamp(min=1e-12)
     solved = torch.linalg.solve(gram / level + ridge * torch.eye(count).to(gram), torch.ones_like(gram[..., :1]))

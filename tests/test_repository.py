@@ -46,7 +46,7 @@ def test_imports_point_downward():
         "priors networks classical ffdnet wrappers foreign zoo datasets rings",
         "gates fusion",
         "pnp rml",
-        "training",
+        "training oracles",
         "paper",
         "__init__",
     ]

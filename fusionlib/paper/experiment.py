@@ -7,36 +7,32 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusionlib import files, metrics, rings, sky, zoo
 from fusionlib.baselines import COVERAGE, read_observation
 from fusionlib.closures import Uncalibrated
 from fusionlib.families import FAMILIES, geometric
-from fusionlib.fusion import FusedPrior
-from fusionlib.gates import average
-from fusionlib.interferometer import MIN_BASELINE, S_REF, Interferometer
-from fusionlib.metrics import blur
-from fusionlib.pnp import Reconstruction, hqs, schedule
-from fusionlib.rml import rml
+from fusionlib.interferometer import MIN_BASELINE, Interferometer
+from fusionlib.paper import methods
+from fusionlib.paper.methods import Array, Data, Fitted, Method, Settings
 
 BANKS: dict[str, tuple[str, ...]] = {"main": ("identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus")}
 BANKS["far"] = tuple(name for name in BANKS["main"] if name != "torus")
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
 CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
 SYSTEMATIC = 0.03  # added noise of uncalibrated data, a fraction of the amplitude
-WINDOW = 60.0  # the source is compact, microarcseconds: what every method is told, by the metric of its data step,
-RML_PRIOR = (0.6, WINDOW)  # or by its prior image: flux [Jy], width [microarcseconds]
+WINDOW = methods.RML_PRIOR[1]  # the source is compact: RML is told by its prior image, all others by the data step
 BATCH = 32
 Grid = tuple[tuple[str, tuple[float, ...]], ...]
 HQS_GRID: Grid = (("sigma_max", (0.1, 0.2, 0.4)), ("sigma_min", (0.01, 0.02)), ("lam", (0.03, 0.1, 0.3, 1.0)))
 RML_GRID: Grid = (("entropy", (0.0, 10.0, 30.0)), ("tv", (0.0, 10.0)), ("tsv", (30.0, 100.0)), ("l1", (10.0, 30.0)))
 # now, so that it is the code in memory that names results
-_PARTS = ("sky", "interferometer", "metrics", "rml", "pnp", "closures", "rings", "families", "gates")
+_PARTS = ("sky", "interferometer", "metrics", "closures", "rings", "families")
 _CODE = {name: files.code_hash(name) for name in _PARTS} | {"paper.experiment": files.code_alone("paper.experiment")}
 
 
@@ -44,11 +40,11 @@ _CODE = {name: files.code_hash(name) for name in _PARTS} | {"paper.experiment": 
 class Spec:
     """What is computed. A score is named by this, the code, and the content of the files given here.
 
-    `method` is `single:<prior>`, `average` (Plug-and-Play, with the bank `priors`) or `rml`; `n_train` labels tune its
-    settings over `grid`; `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is
-    `calibrated` or `uncalibrated` (closures, amplitudes with gain errors, flux). `sky` is a folder of images instead of
-    the simulator, `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands
-    for the tuning alone.
+    `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
+    `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is `calibrated` or
+    `uncalibrated` (closures, amplitudes with gain errors, flux). `sky` is a folder of images instead of the simulator,
+    `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning
+    alone.
     """
 
     method: str
@@ -67,9 +63,10 @@ class Spec:
     observation: str = ""
 
     def __post_init__(self) -> None:
+        wanted = set(methods.settings_of(self.method))
         kind, _, name = self.method.partition(":")
-        if kind not in ("single", "average", "rml") or (kind == "single" and name not in self.priors):
-            raise ValueError(f"Spec: unknown method {self.method!r} for the priors {self.priors}")
+        if kind == "single" and name not in self.priors:
+            raise ValueError(f"Spec: {self.method!r} is not among the priors {self.priors}")
         if self.regime not in CHI2:
             raise ValueError(f"Spec: regime must be one of {sorted(CHI2)}, got {self.regime!r}")
         if self.resolution != "image":
@@ -78,7 +75,6 @@ class Spec:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
         if self.family and self.family not in FAMILIES:
             raise ValueError(f"Spec: family must be one of {sorted(FAMILIES)}, got {self.family!r}")
-        wanted = {name for name, _ in (RML_GRID if kind == "rml" else HQS_GRID)}
         if {name for name, _ in self.grid} != wanted:
             raise ValueError(f"Spec: the grid of {self.method} needs values of {sorted(wanted)}, got {self.grid}")
         if self.observation and self.coverage != 1.0:
@@ -111,11 +107,10 @@ def record_key(spec: Spec) -> str:
 
 def code_of(spec: Spec) -> str:
     """Hash of the code behind a score: of this module, and of what its method, regime, and priors use."""
-    used = ["sky", "interferometer", "metrics", "rml" if spec.method == "rml" else "pnp"]
-    used += ["closures", "rings"] * (spec.regime == "uncalibrated") + ["families"] * bool(spec.family)
-    used += ["gates"] * (spec.method == "average")
+    used = ["sky", "interferometer", "metrics", *["closures", "rings"] * (spec.regime == "uncalibrated")]
+    used += ["families"] * bool(spec.family)
     priors = [zoo.code(name) for name in spec.priors]
-    return files.digest([_CODE["paper.experiment"], [_CODE[name] for name in used], priors])
+    return files.digest([_CODE["paper.experiment"], [_CODE[k] for k in used], methods.code(spec.method), priors])
 
 
 def content(path: str) -> str:
@@ -144,9 +139,6 @@ def device() -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-Array = Interferometer | Uncalibrated
-
-
 def arrays(spec: Spec) -> list[Array]:
     """The instruments of a coverage: one, or three lists of scans whose scores are averaged."""
     if spec.observation:
@@ -161,11 +153,8 @@ def arrays(spec: Spec) -> list[Array]:
     return [a.to(device()) for a in found]
 
 
-def prior_of(spec: Spec) -> nn.Module:
-    """The prior that a method plugs in."""
-    kind, _, name = spec.method.partition(":")
-    prior = zoo.load(name) if kind == "single" else FusedPrior(zoo.bank(spec.priors), average(len(spec.priors)))
-    return prior.to(device())
+def method_of(spec: Spec) -> Method:
+    return methods.make(spec.method, spec.priors, spec.steps, device())
 
 
 def observed(spec: Spec, split: str, n: int, draw: int, array: Array, index: slice = slice(None)) -> tuple[Tensor, Any]:
@@ -179,40 +168,6 @@ def observed(spec: Spec, split: str, n: int, draw: int, array: Array, index: sli
     return images.image.to(device())[index], y[index]
 
 
-Settings = dict[str, float]
-
-
-class Method(Protocol):
-    """A method with what it needs loaded; `start` is where it starts, by default its own choice."""
-
-    def __call__(self, s: Settings, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction: ...
-
-
-def method_of(spec: Spec) -> Method:
-    """The method of `spec`."""
-
-    def likelihood(s: Settings, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction:
-        return rml(y, array, s, prior=rml_prior(array), start=start, steps=spec.steps)
-
-    def plug_and_play(s: Settings, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction:
-        sigmas = schedule(s["sigma_max"], s["sigma_min"], spec.steps)
-        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
-
-    if spec.method == "rml":
-        return likelihood
-    prior = prior_of(spec)
-    return plug_and_play
-
-
-def rml_prior(array: Array) -> Tensor:
-    """A round Gaussian (1, 1, npix, npix) of RML_PRIOR."""
-    flux, width = RML_PRIOR
-    x = torch.zeros(1, 1, array.npix, array.npix)
-    middle = slice(array.npix // 2 - 1, array.npix // 2 + 1)
-    x[:, :, middle, middle] = flux / S_REF / 4
-    return blur(x, width)
-
-
 def comparable(spec: Spec, image: Tensor, truth: Tensor) -> Tensor:
     """The image as it is scored: uncalibrated data do not know where the source is, so after the best shift."""
     return metrics.best_shift(image, truth) if spec.regime == "uncalibrated" else image
@@ -223,29 +178,43 @@ def settings_grid(spec: Spec) -> list[Settings]:
     return [dict(zip(names, v, strict=True)) for v in itertools.product(*(values for _, values in spec.grid))]
 
 
-def tune(spec: Spec) -> tuple[Settings, float]:
-    """Settings with the best mean PSNR on the n training images, and that PSNR.
+def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
+    """Settings with the best mean PSNR on the n training images, that PSNR, and what the method learns with them.
 
-    Every method gets the same budget: the whole grid on a quarter of the images, the best quarter on all of them.
-    Image k is observed with scan list k mod 3 where a coverage has three.
+    Every method gets the same budget: the whole grid on a quarter of the images, the best quarter on all of them. A
+    method that learns is judged by two-fold cross-validation inside these images, then fitted on all of them. Image k
+    is observed with scan list k mod 3 where a coverage has three.
     """
     method, lists = method_of(spec), arrays(spec)
-    data = [observed(spec, "train", spec.n_train, d, a, slice(d, None, len(lists))) for d, a in enumerate(lists)]
+    data: list[tuple[Array, Tensor, Any]] = []
+    for draw, array in enumerate(lists):
+        x, y = observed(spec, "train", spec.n_train, draw, array, slice(draw, None, len(lists)))
+        if len(x):
+            data.append((array, x, y))
     candidates, psnr = settings_grid(spec), np.zeros(0)
     for share in (4, 1):
-        rows = []
-        for settings in candidates:
-            found = []
-            for a, (x, y) in zip(lists, data, strict=True):
-                if n := -(-len(x) // share):
-                    image = method(settings, a, y[:n]).image
-                    found.append(metrics.psnr(comparable(spec, image, x[:n]), x[:n]))
-            rows.append(float(torch.cat(found).mean()))
-        psnr, order = np.array(rows), np.argsort(rows)[::-1]
+        used = [(a, x[: -(-len(x) // share)], y[: -(-len(x) // share)]) for a, x, y in data]
+        psnr = np.array([_judge(spec, method, settings, used) for settings in candidates])
         if share > 1:
-            candidates = [candidates[k] for k in order[: -(-len(candidates) // share)]]
+            candidates = [candidates[k] for k in np.argsort(psnr)[::-1][: -(-len(candidates) // share)]]
     best = int(psnr.argmax())
-    return candidates[best], float(psnr[best])
+    fitted = method.fit(candidates[best], data) if method.fit else {}
+    return candidates[best], float(psnr[best]), fitted
+
+
+def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
+    """Mean PSNR of a method on labelled images, those it learns from not among those it is judged by."""
+    halves = [(slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))]
+    everything = slice(None)
+    found = []
+    for learn, test in halves if method.fit else [(everything, everything)]:
+        seen = [(a, x[learn], y[learn]) for a, x, y in data if len(x[learn])]
+        fitted = method.fit(settings, seen or data) if method.fit else {}
+        for array, x, y in data:
+            if len(x[test]):
+                image = method.run(settings, fitted, array, y[test], x[test], None).image
+                found.append(metrics.psnr(comparable(spec, image, x[test]), x[test]))
+    return float(torch.cat(found).mean())
 
 
 # --- computed, or found ---
@@ -276,10 +245,11 @@ def tuning(spec: Spec) -> Spec:
     return replace(spec, n_test=0, split="train", family="")
 
 
-def tuned(spec: Spec) -> tuple[Settings, float]:
+def tuned(spec: Spec) -> tuple[Settings, float, Fitted]:
     """`tune(spec)`, stored."""
     record = scores(tuning(spec))
-    return settings_of(record), float(record["psnr_train"])
+    fitted = {k.removeprefix("fit_"): torch.from_numpy(v) for k, v in record.items() if k.startswith("fit_")}
+    return settings_of(record), float(record["psnr_train"]), fitted
 
 
 def settings_of(record: Record) -> Settings:
@@ -293,8 +263,9 @@ def scores(spec: Spec) -> Record:
 
 def _tuning(spec: Spec) -> Record:
     began = time.perf_counter()
-    settings, psnr = tune(spec)
+    settings, psnr, fitted = tune(spec)
     return {f"set_{k}": np.array(v) for k, v in settings.items()} | {
+        **{f"fit_{k}": v.cpu().numpy() for k, v in fitted.items()},
         "psnr_train": np.array(psnr),
         "job_seconds": np.array(time.perf_counter() - began),
     }
@@ -302,7 +273,7 @@ def _tuning(spec: Spec) -> Record:
 
 def _scores(spec: Spec) -> Record:
     seconds = 0.0
-    settings, psnr_train = tuned(spec)
+    settings, psnr_train, fitted = tuned(spec)
     began = time.perf_counter()
     method = method_of(spec)
     rows: dict[str, list[np.ndarray]] = {}
@@ -311,17 +282,18 @@ def _scores(spec: Spec) -> Record:
         parts = []
         for b in range(0, len(truth), BATCH):
             part = slice(b, b + BATCH)
-            result = method(settings, array, y[part])
+            result = method.run(settings, fitted, array, y[part], truth[part], None)
             seconds += result.seconds
             parts.append(_score(spec, result.image, truth[part], array, y[part]))
         for name in parts[0]:
             rows.setdefault(name, []).append(torch.cat([p[name] for p in parts]).cpu().numpy())
     draws = len(rows["psnr"])
-    calls = {"rml": 0, "average": spec.steps * len(spec.priors)}.get(spec.method, spec.steps)
     return {name: np.stack(v) for name, v in rows.items()} | {
         **{f"set_{k}": np.array(v) for k, v in settings.items()},
         "psnr_train": np.array(psnr_train),
-        "prior_calls": np.array(calls),
+        "prior_calls": np.array(method.calls * spec.steps),
+        "trainable": np.array(sum(v.numel() for v in fitted.values())),
+        "kind": np.array(method.kind),
         "seconds": np.array(seconds / (draws * spec.n_test)),
         "job_seconds": np.array(time.perf_counter() - began),
         "device": np.array(str(device())),

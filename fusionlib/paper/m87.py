@@ -23,7 +23,6 @@ from fusionlib.paper.experiment import (
     SYSTEMATIC,
     WINDOW,
     Record,
-    Settings,
     Spec,
     device,
     method_of,
@@ -32,6 +31,7 @@ from fusionlib.paper.experiment import (
     stored,
     tuned,
 )
+from fusionlib.paper.methods import Settings
 from fusionlib.sky import FOV, NPIX, black_holes
 
 FLUX = 0.6  # Jy in the compact source; the short baselines see 1.2 with the jet (EHTC 2019 Paper IV)
@@ -89,9 +89,9 @@ def reconstruct(spec: Spec, source: Source) -> Record:
 def _reconstruct(spec: Spec, source: Source) -> Record:
     """Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, those of scans left out of the
     fit, five folds together, and the seconds of one reconstruction."""
-    settings, method = tuned(spec)[0], method_of(spec)
+    method, (settings, _, fitted) = method_of(spec), tuned(spec)
     array, y = source.array()
-    result = method(settings, array, y)
+    result = method.run(settings, fitted, array, y, None, None)
     images = _images(settings, array, y, result.image)
     record: dict[str, Any] = {"seconds": result.seconds}
     for kind, image in images.items():
@@ -103,7 +103,9 @@ def _reconstruct(spec: Spec, source: Source) -> Record:
         left = scans[fold::FOLDS]
         fit, y_fit = source.array(without=left)
         rest, y_rest = source.array(without=tuple(s for s in scans if s not in left))
-        for kind, image in _images(settings, fit, y_fit, method(settings, fit, y_fit).image).items():
+        for kind, image in _images(
+            settings, fit, y_fit, method.run(settings, fitted, fit, y_fit, None, None).image
+        ).items():
             for term, chi2 in rest.chi2s(image, y_rest).items():
                 count = getattr(y_rest, term).shape[1]
                 misfits.setdefault(f"{kind}_{term}_heldout", []).extend([float(chi2)] * count)
@@ -177,7 +179,7 @@ def spread_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def closures_alone(spec: Spec, source: Source) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The same method on fewer and more data and knowledge, each from three starting images."""
-    settings, method = tuned(spec)[0], method_of(spec)
+    method, (settings, _, fitted) = method_of(spec), tuned(spec)
     rows, images = [], []
     for name, use, window in (
         ("closures, flux", ("cphase", "logcamp", "flux"), np.inf),
@@ -186,7 +188,7 @@ def closures_alone(spec: Spec, source: Source) -> tuple[pd.DataFrame, dict[str, 
     ):
         array, y = source.array(use=use, window=window)
         for label, start in starts(array, y).items():
-            image = method(settings, array, y, start=start).image
+            image = method.run(settings, fitted, array, y, None, start).image
             ring = rings.measure(image)
             chi2 = array.chi2s(image, y)
             rows.append(
@@ -265,10 +267,10 @@ def eht_imaging_seconds(observation: str | Path) -> float:
 
 def speed_table(spec: Spec, source: Source, observation: str | Path) -> pd.DataFrame:
     """CPU seconds of one reconstruction of a source, beside eht-imaging's where that is installed."""
-    settings, method = tuned(spec)[0], method_of(spec)
+    method, (settings, _, fitted) = method_of(spec), tuned(spec)
     array, y = source.array()
     began = time.process_time()
-    method(settings, array, y)
+    method.run(settings, fitted, array, y, None, None)
     rows = [{"method": spec.method, "cpu_seconds": time.process_time() - began}]
     if observation:
         rows.append({"method": "eht-imaging", "cpu_seconds": eht_imaging_seconds(observation)})

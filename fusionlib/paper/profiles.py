@@ -1,7 +1,7 @@
 """How big a run is (profiles), what the chapters are, and which experiments each needs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fusionlib import sky as skies
@@ -35,6 +35,7 @@ GRID = {
     "hqs": HQS_GRID,
     "closures": (("sigma_max", (0.15, 0.3)), ("sigma_min", (0.01, 0.02)), ("lam", (0.1, 0.3, 1.0))),
     "rml": RML_GRID,
+    "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
     "rml_closures": (("entropy", (1.0, 3.0, 10.0)), ("tv", (0.0,)), ("tsv", (10.0, 30.0)), ("l1", (0.0, 3.0))),
 }
 PROFILES = {
@@ -50,13 +51,14 @@ PROFILES = {
             "hqs": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
             "closures": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (0.0, 30.0))),
+            "fitted": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "rml_closures": (("entropy", (3.0,)), ("tv", (0.0,)), ("tsv", (10.0,)), ("l1", (3.0,))),
         },
         (1, 2, 2),
         3,
         ("disc", "double"),
     ),
-    "quick": Profile("dev", 16, 32, (0,), (1.0, 0.3, 0.1), 3, STEPS, GRID, (8, 16, 50), 12, ("disc", "double")),
+    "quick": Profile("dev", 12, 32, (0,), (1.0, 0.3, 0.1), 3, STEPS, GRID, (8, 16, 50), 12, ("disc", "double")),
     "paper": Profile(
         "test",
         50,
@@ -72,6 +74,7 @@ PROFILES = {
                 ("lam", (0.03, 0.1, 0.3, 1.0, 3.0)),
             ),
             "closures": GRID["closures"],
+            "fitted": HQS_GRID,
             "rml_closures": GRID["rml_closures"],
             "rml": (
                 ("entropy", (0.0, 10.0, 30.0)),
@@ -130,6 +133,33 @@ def methods(bank: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
     return [(f"single:{name}", (name,)) for name in bank] + [("average", bank)] * (len(bank) > 1) + [("rml", ())]
 
 
+FITTED = ("static_simplex", "static_affine", "single_identity", "noise_levels")
+ORACLES = ("oracle:image", "oracle:affine", "oracle:8", "oracle:pixel")
+
+
+def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
+    """Chapter 01: single priors, simple weights, controls, oracles; with the bank, and with the bank less the torus."""
+    p = profile_of(profile)
+    rows = baseline_specs(profile, priors, sky=sky)
+    for bank in banks_of(priors):
+        found = baseline_specs(profile, bank, sky=sky)
+        rows += [s for s in found if s.method == "average"]
+        like = [s for s in found if s.method == f"single:{bank[0]}"]
+        rows += [
+            replace(s, method=method, priors=bank, grid=p.grid["fitted"])
+            for s in like
+            for method in (*FITTED, *ORACLES)
+        ]
+    return list(dict.fromkeys(rows))
+
+
+def banks_of(priors: Sequence[str]) -> list[tuple[str, ...]]:
+    """A bank, and what is left of it without the torus, the near-domain prior."""
+    bank = tuple(priors)
+    far = tuple(name for name in bank if name != "torus")
+    return [bank, far] if 1 < len(far) < len(bank) else [bank]
+
+
 def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
     """Chapter 10: the same methods on uncalibrated data: black holes, then objects of each family of the profile."""
     p = profile_of(profile)
@@ -168,6 +198,7 @@ def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
 
 CHAPTERS = [
     Chapter("00_sky_and_observation", _none, {"smoke": 30, "quick": 60, "paper": 120}),
+    Chapter("01_priors", headroom_specs, {"smoke": 90, "quick": 600, "paper": 28800}),
     Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 400, "paper": 14400}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 400, "paper": 3600}),
 ]

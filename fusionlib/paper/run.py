@@ -109,9 +109,12 @@ def estimate(plan: Plan) -> float:
         if kind not in rates:
             array, settings = arrays(replace(s, coverage=1.0))[0], settings_grid(s)[0]
             y = array.observe(torch.full((4, 1, NPIX, NPIX), 0.03, device=device()), 0)
-            method = method_of(replace(s, steps=max(2, s.steps // 10)))
-            method(settings, array, y)
-            rates[kind] = method(settings, array, y).seconds / 4 * s.steps / max(2, s.steps // 10)
+            short = max(2, s.steps // 10)
+            x, method = torch.zeros(4, 1, NPIX, NPIX, device=device()), method_of(replace(s, steps=short))
+            fitted = method.fit(settings, [(array, x, y)]) if method.fit else {}
+            for _ in range(2):
+                seconds = method.run(settings, fitted, array, y, x, None).seconds
+            rates[kind] = seconds / 4 * s.steps / short
         lists = len(COVERAGE[s.coverage]) if not s.observation else 1
         images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2
         total += images * rates[kind] + 4

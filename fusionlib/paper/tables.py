@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,9 @@ from fusionlib.paper.experiment import (
     scores,
     settings_grid,
     settings_of,
+    tuned,
 )
+from fusionlib.paper.methods import Array
 from fusionlib.pnp import Reconstruction
 
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
@@ -63,7 +66,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
             rows.append(
                 {
                     "method": method,
-                    "kind": "baseline" if method in ("average", "rml") else "single",
+                    "kind": "single" if method == "best_single" else str(found[0][1]["kind"]),
                     "bank": bank_name(bank or max((s.priors for s in specs), key=len)),
                     "regime": spec.regime,
                     "coverage": coverage,
@@ -75,7 +78,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
                     **dict(zip(("delta_best_single", "delta_lo", "delta_hi"), gain, strict=True)),
                     **{k: _per_image(found, k).mean() for k in ("ssim", "psnr_blur", "nxcorr")},
                     "chi2_vis": _per_image(found, "chi2_vis").mean() if "chi2_vis" in found[0][1] else np.nan,
-                    "trainable": 0,
+                    "trainable": int(found[0][1]["trainable"]),
                     "prior_calls": int(found[0][1]["prior_calls"]),
                     "seconds": np.mean([float(r["seconds"]) for _, r in found]),
                 }
@@ -176,7 +179,7 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
     first = next(iter(chosen.values()))
     array = arrays(first)[0]
     truth, y = observed(first, "dev", n, 0, array)
-    results = {m: method_of(s)(settings_of(scores(s)), array, y) for m, s in chosen.items()}
+    results = {m: _run(s, array, y, truth) for m, s in chosen.items()}
     image = torch.stack([r.image for r in results.values()])
     assert isinstance(array, Interferometer)  # examples are calibrated
     dirty = array.dirty_image(y)
@@ -192,6 +195,11 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
         if "step" in r.record
     ]
     return {k: v.cpu().numpy() for k, v in pictures.items()} | {"method": np.array(list(results))}, pd.concat(paths)
+
+
+def _run(spec: Spec, array: Array, y: Any, truth: torch.Tensor) -> Reconstruction:
+    settings, _, fitted = tuned(spec)
+    return method_of(spec).run(settings, fitted, array, y, truth, None)
 
 
 def _averaged(result: Reconstruction) -> dict[str, np.ndarray]:
