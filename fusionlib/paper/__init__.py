@@ -1,10 +1,10 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import figures, m87
+from fusionlib.paper import figures, headroom, m87
 from fusionlib.paper.experiment import Spec, arrays, observed, scores, tuned
 from fusionlib.paper.figures import save
 from fusionlib.paper.manifest import output, provenance, show
-from fusionlib.paper.profiles import PROFILES, baseline_specs, closure_specs
+from fusionlib.paper.profiles import PROFILES, baseline_specs, closure_specs, headroom_specs
 from fusionlib.paper.tables import (
     compare_observation,
     coverage_table,
@@ -25,6 +25,8 @@ __all__ = [
     "coverage_table",
     "examples",
     "figures",
+    "headroom",
+    "headroom_specs",
     "m87",
     "observed",
     "output",

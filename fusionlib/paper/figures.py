@@ -91,6 +91,89 @@ def fig00_observation(data: Arrays) -> Figure:
     return fig
 
 
+# --- chapter 01 ---
+
+
+def fig01_denoised(data: Arrays) -> Figure:
+    """`image` (S, M, H, W), `psnr` (S, M), `sigma` (S,), `name` (M,): the noisy image first."""
+    names = [str(n) for n in data["name"]]
+    rows, columns = data["psnr"].shape
+    fig, axes = plt.subplots(rows, columns, figsize=(style.WIDTH * 1.25, 1.2 * rows + 0.9), squeeze=False)
+    for row, sigma, images, scores in zip(axes, data["sigma"], data["image"], data["psnr"], strict=True):
+        for ax, name, image, psnr in zip(row, names, images, scores, strict=True):
+            shown = _sky(ax, image, (name if name == "noisy" else style.short(name)) if row is axes[0] else "")
+            ax.text(0.96, 0.04, f"{psnr:.1f}", transform=ax.transAxes, color="white", ha="right", fontsize=7)
+        row[0].set_ylabel(f"σ = {sigma:g}")
+    _frame(axes)
+    label = f"{SCALE}; PSNR in dB"
+    fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=label, extend="both")
+    return fig
+
+
+def fig01_correlation(data: pd.DataFrame) -> Figure:
+    """Rows: prior, other, correlation of their errors."""
+    names = list(dict.fromkeys(data.prior))
+    value = data.set_index(["prior", "other"]).correlation
+    matrix = np.array([[value[a, b] for b in names] for a in names])
+    labels = [style.short(n) for n in names]
+    fig, ax = plt.subplots(figsize=(0.62 * len(names) + 1.6, 0.52 * len(names) + 1.0))
+    shown = ax.imshow(matrix, cmap=style.SIGNED, vmin=-1, vmax=1)
+    for i, row in enumerate(matrix):
+        for j, value in enumerate(row):
+            ax.text(
+                j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value > 0.7 else "black"
+            )
+    ax.set_xticks(range(len(names)), labels, rotation=40, ha="right")
+    ax.set_yticks(range(len(names)), labels)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    fig.colorbar(shown, ax=ax, label="error correlation", shrink=0.8)
+    return fig
+
+
+def fig01_winners(data: Arrays) -> Figure:
+    """`truth`, `winner` (n, H, W): number of the prior in `name` (M,) with the least error at each pixel."""
+    names = [str(n) for n in data["name"]]
+    count = len(data["truth"])
+    fig, axes = plt.subplots(2, count, figsize=(style.WIDTH, 2 * style.WIDTH / count + 0.6), squeeze=False)
+    colours = mpl.colors.ListedColormap([style.color(f"single:{n}") for n in names])
+    for (top, bottom), truth, winner in zip(axes.T, data["truth"], data["winner"], strict=True):
+        _sky(top, truth, "")
+        bottom.imshow(winner, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, extent=EXTENT, interpolation="nearest")
+    _frame(axes)
+    axes[0, 0].set_ylabel("truth")
+    axes[1, 0].set_ylabel("least error")
+    share = np.bincount(data["winner"].ravel().astype(int), minlength=len(names)) / data["winner"].size
+    handles = [
+        mpl.patches.Patch(color=colours(k), label=f"{style.short(n)} {100 * share[k]:.0f} %")
+        for k, n in enumerate(names)
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    return fig
+
+
+def fig01_headroom(data: pd.DataFrame) -> Figure:
+    """Table in the schema, banks together: gain over the best single prior at full coverage, one panel per bank."""
+    data = data[(data.coverage == 1.0) & (data.method != "best_single")]
+    banks = list(dict.fromkeys(data.bank))
+    count = max(int((data.bank == b).sum()) for b in banks)
+    fig, axes = plt.subplots(1, len(banks), figsize=(style.WIDTH, 1.0 + 0.22 * count), squeeze=False)
+    for ax, bank in zip(axes[0], banks, strict=True):
+        part = data[data.bank == bank].sort_values("delta_best_single")
+        for y, row in enumerate(part.itertuples()):
+            error = [[row.delta_best_single - row.delta_lo], [row.delta_hi - row.delta_best_single]]
+            ax.errorbar(
+                row.delta_best_single, y, xerr=error, fmt=style.MARKERS.get(str(row.kind), "o"), ms=4,
+                color=style.color(str(row.method)),
+            )  # fmt: skip
+        ax.axvline(0, color="black", lw=0.6, ls=":")
+        ax.set_yticks(range(len(part)), [style.label(m) for m in part.method])
+        ax.set(title=f"bank {bank}", xlabel="against the best single prior [dB]", xscale="symlog")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.grid(axis="x", alpha=0.3)
+    return fig
+
+
 # --- chapter 02 ---
 
 

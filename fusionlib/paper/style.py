@@ -20,6 +20,10 @@ COLORS = {
     "single:sr": "#7A5195",
     "average": "#D55E00",
     "rml": "#8C510A",
+    "static_simplex": "#B2912F",
+    "static_affine": "#DA5526",
+    "single_identity": "#5AB4AC",
+    "noise_levels": "#01665E",
     "best_single": "#000000",
 }
 LABELS = {
@@ -33,9 +37,26 @@ LABELS = {
     "single:sr": "super-resolution",
     "average": "average of the bank",
     "rml": "RML",
+    "static_simplex": "static weights, simplex",
+    "static_affine": "static weights, sign-free",
+    "single_identity": "best prior + identity",
+    "noise_levels": "best prior at 6 noise levels",
+    "oracle:image": "oracle, prior per image",
+    "oracle:affine": "oracle, weights per image",
+    "oracle:8": "oracle, prior per 8 px",
+    "oracle:pixel": "oracle, prior per pixel",
     "best_single": "best single prior",
 }
 COVERAGE_COLORS = {1.0: "#0072B2", 0.3: "#009E73", 0.1: "#CC79A7"}
+
+
+MARKERS = {"single": "o", "baseline": "s", "control": "D", "oracle": "^"}
+SHORT = {"single:identity": "identity", "single:tv": "TV", "single:ffdnet": "FFDNet", "single:sr": "SR"}
+
+
+def short(prior: str) -> str:
+    """A prior's name where there is little room."""
+    return SHORT.get(f"single:{prior}", prior)
 
 
 def label(method: str) -> str:

@@ -1,0 +1,97 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Priors, and the headroom they leave
+#
+# **How different are the priors, and how much could the best possible fusion win over the best of them?**
+#
+# Before any gate is trained: what each prior is, what it does to a noisy black hole, how its errors go with those of
+# the others, and what weights would be worth if somebody told us the truth.
+
+# %%
+import pandas as pd
+import torch
+
+from fusionlib import paper, zoo
+from fusionlib.paper import headroom
+
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+
+# %% tags=["parameters"]
+profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
+priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
+sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
+
+# %% [markdown]
+# ## The cards
+#
+# What each prior was trained on and by whom; none has seen the test sky. `torus` comes from a simulator of the same
+# object: near the domain, and called so; every result is repeated without it (bank `far`). Receptive field in pixels;
+# milliseconds per image on one core, batch of 32.
+
+# %%
+out = paper.output(profile)
+found, lacking = zoo.available(priors)
+cards = headroom.card_table(found)
+paper.write_table(cards, "tab01_cards", out)
+pd.concat([cards.set_index("prior"), pd.Series(lacking, name="missing", dtype=str)], axis=1)
+
+# %% [markdown]
+# ## One noisy black hole through each of them
+#
+# A development image with white noise of three levels; PSNR in each picture.
+
+# %%
+n_show = paper.PROFILES[profile].n_partial
+pictures, denoising = headroom.one_shot(found, n_show, sky=sky)
+facts = {"profile": profile, "split": "dev"}
+paper.save(paper.figures.fig01_denoised, pictures, out, **facts)
+
+# %% [markdown]
+# PSNR of one denoising step on development images, dB, by noise level; `oracle:*` picks with the truth in hand. What is
+# best here need not be best inside the reconstruction loop.
+
+# %%
+paper.write_table(denoising, "tab01_denoising", out)
+denoising.round(1)
+
+# %% [markdown]
+# ## Do they err alike?
+#
+# Correlation of the priors' errors over pixels, and who is best where: the prior with the least squared error at each
+# pixel of the images above, at the middle noise level.
+
+# %%
+paper.save(paper.figures.fig01_correlation, headroom.correlation(found, n_show, sky=sky), out, **facts)
+
+# %%
+paper.save(paper.figures.fig01_winners, headroom.winners(found, min(n_show, 4), sky=sky), out, **facts)
+
+# %% [markdown]
+# ## Headroom inside the loop
+#
+# Simple weights fitted on the labelled images (`static_*`: one weight per prior and iteration, on the simplex or free
+# of sign), controls that no gain should be confused with (`single_identity`: the best prior relaxed; `noise_levels`:
+# the best prior told six noise levels, and the identity), and oracles that see the truth and pick greedily: a prior per
+# image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel.
+
+# %%
+specs = paper.headroom_specs(profile, found, sky=sky)
+table = headroom.table(specs, found)
+paper.write_table(table, "tab01_headroom", out)
+table[table.coverage == 1.0].round(3)
+
+# %%
+paper.save(paper.figures.fig01_headroom, table, out, **facts | {"split": specs[0].split})
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+paper.show(paper.provenance(chapter="01_priors", profile=profile, priors=found, sky=sky, split=specs[0].split))
