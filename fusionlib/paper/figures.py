@@ -98,12 +98,14 @@ def fig01_denoised(data: Arrays) -> Figure:
     """`image` (S, M, H, W), `psnr` (S, M), `sigma` (S,), `name` (M,): the noisy image first."""
     names = [str(n) for n in data["name"]]
     rows, columns = data["psnr"].shape
-    fig, axes = plt.subplots(rows, columns, figsize=(style.WIDTH * 1.25, 1.2 * rows + 0.9), squeeze=False)
+    fig, axes = plt.subplots(rows, columns, figsize=(style.WIDTH * 1.25, 1.0 * rows + 0.95), squeeze=False)
     for row, sigma, images, scores in zip(axes, data["sigma"], data["image"], data["psnr"], strict=True):
-        for ax, name, image, psnr in zip(row, names, images, scores, strict=True):
-            shown = _sky(ax, image, (name if name == "noisy" else style.short(name)) if row is axes[0] else "")
+        for ax, image, psnr in zip(row, images, scores, strict=True):
+            shown = _sky(ax, image, "")
             ax.text(0.96, 0.04, f"{psnr:.1f}", transform=ax.transAxes, color="white", ha="right", fontsize=7)
         row[0].set_ylabel(f"σ = {sigma:g}")
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(style.short(name))
     _frame(axes)
     label = f"{SCALE}; PSNR in dB"
     fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=label, extend="both")
