@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures paper publish test lab clean check-env help
+.PHONY: figures paper publish test test-interop train weights lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -32,6 +32,19 @@ test: .venv/.installed-test  ## lint, types, tests and every chapter in the smok
 	@$(BIN)/ruff format --quiet --check fusionlib tests notebooks
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest
+
+test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' in ours (an environment of its own)
+	@test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
+	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . pytest
+	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt deepinv==0.5.0 diffusers==0.42.1
+	@.venv-interop/bin/python -m pytest tests/interop
+
+train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
+	@$(BIN)/python -m fusionlib.training torus galaxies digits faces sr
+
+weights:  ## ship what `make train` made: copy it into fusionlib/weights
+	@cp -v build/training/*.safetensors fusionlib/weights/
 
 lab: .venv/.installed  ## open the chapters in JupyterLab (right click, Open With, Notebook)
 	@$(BIN)/jupyter lab notebooks
