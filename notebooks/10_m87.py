@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from fusionlib import paper, zoo
-from fusionlib.baselines import RELEASED, released_data
+from fusionlib.baselines import released_data
 from fusionlib.paper import m87
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -41,8 +41,8 @@ observation: str = ""  # UVFITS file of the observation; by default the released
 # %%
 out = paper.output(profile)
 given = observation or next(map(str, released_data()), "")
-sources = m87.sources(given)
-print(f"sources: {[s.name for s in sources]}" + ("" if given else f"; there is no data/{RELEASED}"))
+sources, note = m87.sources(given)
+print(f"sources: {', '.join(s.name for s in sources)} ({note})")
 found, lacking = zoo.available(priors)
 specs = paper.closure_specs(profile, found)
 pd.DataFrame({"prior": priors, "status": [lacking.get(name, "ready") for name in priors]})
@@ -97,8 +97,7 @@ paper.save(paper.figures.fig10_profiles, pictures, out, **facts)
 # image of RML). All methods in this chapter know it.
 
 # %%
-main = next(s for s in specs if s.method in ("average", specs[0].method) and not s.family)
-main = next((s for s in specs if s.method == "average" and not s.family), main)
+main = next((s for s in specs if s.method == "average" and not s.family), specs[0])
 closures, images = m87.closures_alone(main, sources[0])
 paper.write_table(closures, "tab10_closures", out)
 closures.round(2)
@@ -128,7 +127,7 @@ paper.save(paper.figures.fig10_families, families, out, profile=profile, split=s
 # rounds of its usual regularisers on the same data terms).
 
 # %%
-speed = m87.speed_table(main, sources[0], given)
+speed = m87.speed_table(main, sources[0], given if len(sources) > 1 else "")
 paper.write_table(speed, "tab10_speed", out)
 speed.round(1)
 

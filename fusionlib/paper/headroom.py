@@ -54,7 +54,8 @@ def milliseconds(prior: nn.Module, batch: int = 32) -> float:
 
 
 def _noisy(n: int, sigma: float, sky: str) -> tuple[Tensor, Tensor]:
-    x = skies.split("dev", n, source=sky).image
+    have = skies.split_sizes(len(skies.from_folder(sky).image) if sky else None)["dev"]
+    x = skies.split("dev", min(n, have), source=sky).image
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(round(1e4 * sigma)))
     return x.to(device()), (x + sigma * noise).to(device())
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fusionlib import files, metrics, rings
-from fusionlib.baselines import eht2017_table, read_uvfits
+from fusionlib.baselines import RELEASED, eht2017_table, read_observation
 from fusionlib.closures import GAIN_ERROR, KINDS, ClosureData, Uncalibrated
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.paper.experiment import (
@@ -73,10 +73,14 @@ def twin(seed: int = 2017) -> Source:
     return Source("twin", table.assign(vis=plain.visibilities(y)[0].numpy()), flux, sky.image)
 
 
-def sources(observation: str | Path) -> list[Source]:
-    """The observation, if there is one, and the twin."""
-    real = [Source("M87", read_uvfits(observation), FLUX)] if observation else []
-    return [*real, twin()]
+def sources(observation: str | Path) -> tuple[list[Source], str]:
+    """The observation, if there is one with stations and visibilities, and the twin; and a word on what was found."""
+    if not observation:
+        return [twin()], f"there is no data/{RELEASED}"
+    table = read_observation(observation)
+    if lacking := {"scan", "t1", "t2", "vis"} - set(table):
+        return [twin()], f"{Path(observation).name} has no column(s) {sorted(lacking)}, so it cannot be imaged"
+    return [Source("M87", table, FLUX), twin()], Path(observation).name
 
 
 def reconstruct(spec: Spec, source: Source) -> Record:
