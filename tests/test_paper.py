@@ -11,6 +11,7 @@ import pytest
 from fusionlib import files
 from fusionlib.paper import Spec, baseline_specs, experiment, figures, save, score_table, scores, tuned
 from fusionlib.paper.chapter import check_parameters
+from fusionlib.paper.profiles import CHAPTERS
 from fusionlib.paper.publish import fill, publish
 from fusionlib.paper.run import main, make_plan
 from fusionlib.paper.tables import SCHEMA
@@ -88,6 +89,47 @@ def test_tuning_chooses_the_best_of_the_grid_on_training_images(home):
     alone = {lam: tuned(small(grid=grid((lam,), (0.02,)), **options))[1] for lam in lams}
     assert settings["lam"] == max(alone, key=lambda k: alone[k]) and psnr == alone[settings["lam"]]
     assert len(set(alone.values())) == 4
+
+
+def test_a_method_that_learns_is_judged_on_images_it_did_not_learn_from(home, monkeypatch):
+    """Two-fold cross-validation inside the n labels; what is learnt in the end, from all of them, is stored."""
+    seen = []
+    real = experiment.methods.make
+
+    def watched(*args):
+        method = real(*args)
+
+        def fit(settings, data):
+            seen.append(sum(len(x) for _, x, _ in data))
+            return method.fit(settings, data)
+
+        return experiment.methods.Method(method.run, method.kind, method.calls, fit)
+
+    monkeypatch.setattr(experiment.methods, "make", watched)
+    spec = small("static_affine", ("identity", "tv"), n_train=6, coverage=1.0, grid=grid((0.1,), (0.02,)))
+    _, _, fitted = tuned(spec)
+    assert seen[-1] == 6 and set(seen[-3:-1]) == {3}
+    assert fitted["w"].shape == (2, 2) and np.allclose(fitted["w"].sum(1), 1, atol=1e-4)
+    record = scores(spec)
+    assert int(record["trainable"]) == 4 and str(record["kind"]) == "baseline" and int(record["prior_calls"]) == 4
+
+
+@pytest.mark.parametrize("method", ["single_identity", "noise_levels", "static_simplex", "oracle:affine", "oracle:8"])
+def test_every_method_runs_and_oracles_win(home, method):
+    bank = ("identity", "tv")
+    grids = grid((0.1,), (0.02,))
+    found = scores(small(method, bank, coverage=1.0, grid=grids))
+    assert np.isfinite(found["psnr"]).all()
+    if method.startswith("oracle"):
+        singles = [scores(small(f"single:{n}", (n,), coverage=1.0, grid=grids))["psnr"] for n in bank]
+        assert (found["psnr"] > np.maximum(*singles) - 0.05).all()
+
+
+def test_one_method_changing_leaves_the_others_scores_alone(monkeypatch):
+    before = {m: small(m, ("tv",)).key for m in ("single:tv", "average", "static_affine")}
+    monkeypatch.setitem(experiment.methods._MAKER_CODE, "static_affine", "edited")
+    after = {m: small(m, ("tv",)).key for m in before}
+    assert [m for m in before if before[m] != after[m]] == ["static_affine"]
 
 
 def test_table_has_the_schema_and_pairs_with_the_best_single(home):
@@ -177,7 +219,9 @@ def test_a_missing_prior_leaves_the_plan_whole(home, monkeypatch):
     monkeypatch.setattr(experiment.zoo, "available", lambda names: (["identity", "tv"], {"ffdnet": "offline"}))
     plan = make_plan("smoke", [], {})
     methods = {json.loads(spec)["method"] for spec, _ in plan.jobs.values()}
-    assert methods == {"single:identity", "single:tv", "average", "rml"} and len(plan.chapters) == 3
+    singles = {m for m in methods if m.startswith("single:")}
+    assert singles == {"single:identity", "single:tv"} and {"average", "rml", "static_affine"} <= methods
+    assert len(plan.chapters) == len(CHAPTERS)
 
 
 def test_writing_is_all_or_nothing(tmp_path):

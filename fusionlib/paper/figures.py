@@ -182,14 +182,20 @@ def fig01_headroom(data: pd.DataFrame) -> Figure:
 def fig02_reconstructions(data: Arrays) -> Figure:
     """`truth`, `dirty` (K, H, W; the latter with peak 1), `image` (methods, K, H, W), `psnr` (methods, K), `method`."""
     methods, count = [str(m) for m in data["method"]], len(data["truth"])
-    fig, axes = plt.subplots(count, len(methods) + 2, figsize=(style.WIDTH * 1.25, 1.46 * count + 1.05), squeeze=False)
-    for row, truth, dirty, k in zip(axes, data["truth"], data["dirty"], range(count), strict=True):
-        _sky(row[0], truth, "truth" if k == 0 else "")
-        row[1].imshow(dirty, cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
-        row[1].set_title("dirty image*" if k == 0 else "")
-        for ax, method, image, psnr in zip(row[2:], methods, data["image"][:, k], data["psnr"][:, k], strict=True):
-            shown = _sky(ax, image, style.label(method) if k == 0 else "")
+    columns = min(6, len(methods) + 2)
+    rows = -(-(len(methods) + 2) // columns)
+    fig, axes = plt.subplots(
+        count * rows, columns, figsize=(style.WIDTH * 1.25, 1.62 * count * rows + 0.9), squeeze=False
+    )
+    for k, block in enumerate(axes.reshape(count, rows * columns)):
+        _sky(block[0], data["truth"][k], "truth")
+        block[1].imshow(data["dirty"][k], cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
+        block[1].set_title("dirty image*")
+        for ax, method, image, psnr in zip(block[2:], methods, data["image"][:, k], data["psnr"][:, k], strict=False):
+            shown = _sky(ax, image, style.short(method))
             ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)
+        for ax in block[len(methods) + 2 :]:
+            ax.axis("off")
     _frame(axes)
     label = f"{SCALE};  * scaled to its own peak"
     fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=label, extend="both")
@@ -265,7 +271,7 @@ def fig10_m87(data: Arrays) -> Figure:
         twin = source == "twin"
         pictures = [("truth", data["truth"])] * twin + list(zip(methods, data[f"image_{source}"], strict=True))
         for ax, (method, image) in zip(axes, pictures, strict=False):
-            shown = _sky(ax, image, "truth" if method == "truth" else style.label(method))
+            shown = _sky(ax, image, style.short(method))
             if twin and method != "truth":
                 psnr = data["psnr"][methods.index(method)]
                 ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)

@@ -58,7 +58,7 @@ PROFILES = {
         3,
         ("disc", "double"),
     ),
-    "quick": Profile("dev", 12, 32, (0,), (1.0, 0.3, 0.1), 3, STEPS, GRID, (8, 16, 50), 12, ("disc", "double")),
+    "quick": Profile("dev", 12, 32, (0,), (1.0, 0.3, 0.1), 2, STEPS, GRID, (8, 16, 50), 12, ("disc", "double")),
     "paper": Profile(
         "test",
         50,

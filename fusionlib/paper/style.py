@@ -51,12 +51,13 @@ COVERAGE_COLORS = {1.0: "#0072B2", 0.3: "#009E73", 0.1: "#CC79A7"}
 
 
 MARKERS = {"single": "o", "baseline": "s", "control": "D", "oracle": "^"}
-SHORT = {"single:identity": "identity", "single:tv": "TV", "single:ffdnet": "FFDNet", "single:sr": "SR"}
+SHORT = {"tv": "TV", "ffdnet": "FFDNet", "sr": "SR", "rml": "RML"}
 
 
-def short(prior: str) -> str:
-    """A prior's name where there is little room."""
-    return SHORT.get(f"single:{prior}", prior)
+def short(method: str) -> str:
+    """The name of a prior or method where there is little room."""
+    name = method.removeprefix("single:")
+    return SHORT.get(name, name)
 
 
 def label(method: str) -> str:
