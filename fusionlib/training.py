@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Recipe:
     steps: int = 5000
     rate: float = 2e-3
     seed: int = 0
-    batch: int = field(default=BATCH)
+    batch: int = BATCH
 
 
 RECIPES = {

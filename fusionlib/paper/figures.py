@@ -262,9 +262,10 @@ def fig10_m87(data: Arrays) -> Figure:
     sources, methods = [str(s) for s in data["source"]], [str(m) for m in data["method"]]
     columns = min(6, len(methods) + 1)
     rows = -(-(len(methods) + 1) // columns)
-    fig = plt.figure(figsize=(style.WIDTH * 1.25, (1.55 * rows + 0.35) * len(sources) + 0.7))
-    parts = fig.subfigures(len(sources), 1, squeeze=False)[:, 0]
-    shown = None
+    height = 1.62 * rows + 0.25
+    fig = plt.figure(figsize=(style.WIDTH * 1.25, height * len(sources) + 0.6))
+    ratios = [height] * len(sources) + [0.6]
+    *parts, foot = fig.subfigures(len(sources) + 1, 1, squeeze=False, height_ratios=ratios)[:, 0]
     for part, source in zip(parts, sources, strict=True):
         part.suptitle(SOURCES.get(source, source), fontsize=9)
         axes = part.subplots(rows, columns, squeeze=False).flatten()
@@ -278,8 +279,8 @@ def fig10_m87(data: Arrays) -> Figure:
         for ax in axes[len(pictures) :]:
             ax.axis("off")
         _frame(axes[: len(pictures)])
-    if shown is not None:
-        fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=SCALE, extend="both")
+    bar = foot.add_axes((0.3, 0.72, 0.4, 0.2))
+    fig.colorbar(shown, cax=bar, orientation="horizontal", label=SCALE, extend="both")
     return fig
 
 

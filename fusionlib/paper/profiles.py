@@ -198,7 +198,7 @@ def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
 
 CHAPTERS = [
     Chapter("00_sky_and_observation", _none, {"smoke": 30, "quick": 60, "paper": 120}),
-    Chapter("01_priors", headroom_specs, {"smoke": 90, "quick": 600, "paper": 28800}),
-    Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 400, "paper": 14400}),
-    Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 400, "paper": 3600}),
+    Chapter("01_priors", headroom_specs, {"smoke": 90, "quick": 400, "paper": 28800}),
+    Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
+    Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
 ]

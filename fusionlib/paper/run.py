@@ -149,12 +149,12 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
 
 
 def job_seconds(spec: Spec) -> float:
-    """What the job of a stored experiment took on one core; 0 if it is not stored."""
-    for path in store_paths(record_key(spec)):
-        if path.exists():
-            with np.load(path) as z:
-                return float(z["job_seconds"])
-    return 0.0
+    """What the job of an experiment took on one core, if it was done here; 0 if not, or found in the published store."""
+    path = store_paths(record_key(spec))[0]
+    if not path.exists():
+        return 0.0
+    with np.load(path) as z:
+        return float(z["job_seconds"])
 
 
 def _die_with_parent() -> None:
