@@ -101,4 +101,4 @@ def test_wheel_carries_its_tables(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     assert {"fusionlib/data/eht2017_sites.csv", "fusionlib/data/eht2017_april11_scans.csv"} <= names
-    assert "fusionlib/paper/run.py" in names and "fusionlib/py.typed" in names
+    assert {"fusionlib/paper/run.py", "fusionlib/py.typed", "fusionlib/weights/torus.safetensors"} <= names

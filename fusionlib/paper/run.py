@@ -149,7 +149,7 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
 
 
 def job_seconds(spec: Spec) -> float:
-    """What the job of an experiment took on one core, if it was done here; 0 if not, or found in the published store."""
+    """What the job of an experiment took on one core if it was done here; 0 if it was found in the published store."""
     path = store_paths(record_key(spec))[0]
     if not path.exists():
         return 0.0
