@@ -79,8 +79,8 @@ paper.save(paper.figures.fig01_winners, headroom.winners(found, min(n_show, 4), 
 # Simple weights fitted on the labelled images (`static_*`: one weight per prior and iteration, on the simplex or free
 # of sign), controls that no gain should be confused with (`single_identity`: the best prior relaxed; `noise_levels`:
 # the best prior told six noise levels, and the identity), and oracles that see the truth and pick greedily: a prior per
-# image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel. In the quick profile all of
-# these choose among 4 settings of the loop instead of 24, which may cost them a little.
+# image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel. The quick profile looks at
+# full coverage alone, and there all of these choose among 4 settings of the loop, the others among 24.
 
 # %%
 specs = paper.headroom_specs(profile, found, sky=sky)
