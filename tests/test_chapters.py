@@ -28,7 +28,7 @@ def home(tmp_path_factory) -> Path:
     return path
 
 
-PRIORS = "priors=[identity,tv,torus]"  # enough of a bank for every branch, and none that needs a network
+PRIORS = "priors=[identity,torus]"  # a bank that needs no network
 
 
 def runner(home: Path, *args: str) -> subprocess.Popen:

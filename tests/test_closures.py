@@ -86,6 +86,26 @@ def objective(array: Uncalibrated, x: torch.Tensor, z: torch.Tensor, y: ClosureD
     return sum(r.square().sum(1) for r in found.values()) / 2 + rho / 2 * (x - z).square().sum((1, 2, 3))
 
 
+def test_systematic_noise_is_a_fraction_of_every_amplitude(array, sky):
+    """In quadrature: three baselines to a closure phase, four to a log closure amplitude; the data stay as they are."""
+    wary = Uncalibrated(array.array, systematic=0.03)
+    a, b = array.observe(sky, 0), wary.observe(sky, 0)
+    assert torch.equal(a.cphase, b.cphase) and torch.equal(a.amp, b.amp)
+    assert torch.allclose(b.sigma_cphase**2 - a.sigma_cphase**2, torch.full_like(a.cphase, 3 * 0.03**2), rtol=1e-6)
+    assert torch.allclose(b.sigma_logcamp**2 - a.sigma_logcamp**2, torch.full_like(a.logcamp, 4 * 0.03**2), rtol=1e-6)
+    assert torch.allclose(b.sigma_amp**2 - a.sigma_amp**2, (0.03 * a.amp) ** 2)
+
+
+def test_held_out_scans_are_whole_and_disjoint(array):
+    table = array.array.table
+    left = sorted(set(table.scan))[::5]
+    fit = Interferometer.from_table(table, without=left)
+    rest = Interferometer.from_table(table, without=[s for s in set(table.scan) if s not in left])
+    assert set(rest.table.scan) == set(left) and len(fit.table) + len(rest.table) == len(table)
+    with pytest.raises(ValueError, match=r"no scans \[99\]"):
+        Interferometer.from_table(table, without=[99])
+
+
 def test_a_window_measures_moves_in_its_own_metric(sky):
     """Stationary: the gradient of the data term is - rho (x - z) / w, so moves fade out with the window."""
     array = Uncalibrated(Interferometer.eht2017(dtype=F64), window=60.0)
