@@ -155,7 +155,7 @@ def fig01_winners(data: Arrays) -> Figure:
 
 
 def fig01_headroom(data: pd.DataFrame) -> Figure:
-    """Table in the schema, banks together: gain over the best single prior at full coverage, one panel per bank."""
+    """Table in the schema, banks together: gain over its best single prior at full coverage, by bank."""
     data = data[(data.coverage == 1.0) & (data.method != "best_single")]
     banks = list(dict.fromkeys(data.bank))
     count = max(int((data.bank == b).sum()) for b in banks)
@@ -170,8 +170,10 @@ def fig01_headroom(data: pd.DataFrame) -> Figure:
             )  # fmt: skip
         ax.axvline(0, color="black", lw=0.6, ls=":")
         ax.set_yticks(range(len(part)), [style.label(m) for m in part.method])
-        ax.set(title=f"bank {bank}", xlabel="against the best single prior [dB]", xscale="symlog")
-        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set(title=f"bank {bank}", xlabel="gain [dB]")
+        ax.set_xscale("symlog", linthresh=2)
+        ax.set_xticks([-6, -2, -1, 0, 1, 2, 6], ["−6", "−2", "−1", "0", "1", "2", "6"])
+        ax.minorticks_off()
         ax.grid(axis="x", alpha=0.3)
     return fig
 
