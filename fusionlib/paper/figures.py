@@ -235,7 +235,7 @@ def fig02_psnr(data: pd.DataFrame) -> Figure:
 
 def fig02_convergence(data: pd.DataFrame) -> Figure:
     """Rows: method, iteration, chi2, step (means over the images shown)."""
-    fig, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 2.7))
+    fig, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.2))
     for method, part in data.groupby("method", sort=False):
         for ax, column in zip(axes, ("step", "chi2"), strict=True):
             ax.plot(
@@ -252,7 +252,7 @@ def fig02_convergence(data: pd.DataFrame) -> Figure:
     axes[1].axhline(1, color="black", lw=0.6, ls=":")
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].legend(fontsize=8)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     return fig
 
 
