@@ -35,8 +35,8 @@ observation: str = ""  # UVFITS file of the observation; by default the released
 #
 # The released data of 11 April 2017, low band, are public domain: data product 2019-D01-01 at
 # eventhorizontelescope.org (Event Horizon Telescope Collaboration 2019, Paper III). Put the file into the folder `data`
-# of the project. Without it, this chapter runs on the simulated twin alone: a black hole like M87, through the same
-# baselines, noise, and unknown gains and phases, whose truth is known.
+# of the project; reading it needs ehtim (extra `eht`). Without it, this chapter runs on the simulated twin alone: a
+# black hole like M87, through the same baselines, noise, and unknown gains and phases, whose truth is known.
 
 # %%
 out = paper.output(profile)

@@ -53,12 +53,15 @@ def test_spread_of_angles_goes_around_north():
     assert found["most"] - found["least"] == pytest.approx(20) and found["std"] == pytest.approx(10)
 
 
-def test_an_observation_that_cannot_be_imaged_is_said_to_be(tmp_path):
+def test_an_observation_that_cannot_be_imaged_is_said_to_be(tmp_path, monkeypatch):
     path = tmp_path / "uv.csv"
     pd.DataFrame({"u": [1e9], "v": [2e9], "sigma": [0.01]}).to_csv(path, index=False)
     found, note = m87.sources(path)
     assert [s.name for s in found] == ["twin"] and "uv.csv has no column(s) ['scan', 't1', 't2', 'vis']" in note
     assert "there is no data/SR1" in m87.sources("")[1]
+    monkeypatch.setattr(m87.importlib.util, "find_spec", lambda name: None)
+    found, note = m87.sources(tmp_path / "released.uvfits")
+    assert [s.name for s in found] == ["twin"] and "reading it needs ehtim: pip install -e '.[eht]'" in note
 
 
 def test_starts_have_the_flux_and_are_what_they_are_called():

@@ -1,6 +1,7 @@
 """Chapter 10: the released observation of M87 and its simulated twin, under methods tuned on simulated skies."""
 
 import contextlib
+import importlib.util
 import io
 import time
 import warnings
@@ -77,6 +78,8 @@ def sources(observation: str | Path) -> tuple[list[Source], str]:
     """The observation, if there is one with stations and visibilities, and the twin; and a word on what was found."""
     if not observation:
         return [twin()], f"there is no data/{RELEASED}"
+    if Path(observation).suffix != ".csv" and importlib.util.find_spec("ehtim") is None:
+        return [twin()], f"{Path(observation).name} is there; reading it needs ehtim: pip install -e '.[eht]'"
     table = read_observation(observation)
     if lacking := {"scan", "t1", "t2", "vis"} - set(table):
         return [twin()], f"{Path(observation).name} has no column(s) {sorted(lacking)}, so it cannot be imaged"

@@ -7,6 +7,7 @@ interrupted run resumes. Everything lands in `build/`.
 import argparse
 import ctypes
 import fcntl
+import importlib.util
 import json
 import os
 import signal
@@ -68,7 +69,8 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         )
     jobs: dict[str, tuple[str, list[str]]] = {}
     graph: dict[str, tuple[str, str, list[str]]] = {}
-    code = files.code_hash("paper.chapter", "paper.figures", "paper.tables", "paper.profiles")
+    parts = ("chapter", "figures", "tables", "profiles", "headroom", "m87")
+    code = files.code_hash(*(f"paper.{part}" for part in parts))
     for chapter in chapters:
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
         specs = chapter_specs(chapter, profile, mine)
@@ -79,7 +81,9 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
                 jobs[str(store_paths(key)[0])] = (json.dumps(asdict(first)), [])
             jobs[path] = (json.dumps(asdict(s)), [str(store_paths(key)[0])] * (not _stored(key)))
         inputs = [content(mine.get(name, "")) for name in ("sky", "observation")]
-        inputs += [content(str(found)) for found in released_data()] if "observation" in known[chapter.name] else []
+        if "observation" in known[chapter.name]:
+            readable = importlib.util.find_spec("ehtim") is not None
+            inputs += [content(str(found)) for found in released_data()] + [str(readable)]
         key = files.digest([source(chapter.name).read_text(), code, mine, inputs, sorted(record_key(s) for s in specs)])
         done = output(profile) / ".done" / f"{chapter.name}-{key}"
         if not (done.exists() and _whole(chapter, profile)):
