@@ -41,7 +41,7 @@ test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' 
 
 train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
-	@$(BIN)/python -m fusionlib.training torus galaxies digits faces sr
+	@$(BIN)/python -m fusionlib.training torus galaxies digits faces sr local_torus local_galaxies local_photographs sky
 
 weights:  ## ship what `make train` made: copy it into fusionlib/weights
 	@cp -v build/training/*.safetensors fusionlib/weights/

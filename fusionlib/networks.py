@@ -62,14 +62,36 @@ class Body(nn.Module):
         return F.pixel_shuffle(self.tail(F.silu(h)), 2).contiguous()
 
 
+class LocalBody(nn.Module):
+    """From (B, channels, h, w) and a number per image to (B, 1, 2 h, 2 w), three 3 x 3 convolutions deep.
+
+    A pixel of the output sees at most 15 x 15 pixels: what a patch needs around it is 7 pixels.
+    """
+
+    def __init__(self, channels: int, width: int = 64):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(a, width, 3, padding=1) for a in (channels + 1, width, width))
+        self.mixes = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in self.convs)
+        self.tail = nn.Conv2d(width, 4, 1)
+        nn.init.zeros_(self.tail.weight)
+
+    def forward(self, u: Tensor, number: Tensor) -> Tensor:
+        number = number.expand(len(u), 1, *u.shape[2:])
+        h = torch.cat([u, number], 1).contiguous(memory_format=torch.channels_last)
+        for conv, mix in zip(self.convs, self.mixes, strict=True):
+            h = F.silu(conv(h))
+            h = h + F.silu(mix(h))
+        return F.pixel_shuffle(self.tail(h), 2).contiguous()
+
+
 class Denoiser(nn.Module):
     """x0 = D(x, sigma), preconditioned as Karras et al. 2022 (EDM, table 1) for images of root mean square `scale`."""
 
     img_channels, img_resolution = 1, None
 
-    def __init__(self, scale: float, **body):
+    def __init__(self, scale: float, body: nn.Module):
         super().__init__()
-        self.scale, self.body = scale, Body(4, **body)
+        self.scale, self.body = scale, body
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         sigma = sigma_map(sigma, x)
@@ -130,12 +152,15 @@ class SuperResolution(nn.Module):
 
 # What the shipped networks are; `training.RECIPES` says what they were trained on
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "torus": lambda: Denoiser(0.12),
-    "galaxies": lambda: Denoiser(0.12),
-    "faces": lambda: Denoiser(0.4),
+    "torus": lambda: Denoiser(0.12, Body(4)),
+    "galaxies": lambda: Denoiser(0.12, Body(4)),
+    "faces": lambda: Denoiser(0.4, Body(4)),
     "digits": Score,
     "sr": lambda: SuperResolution(0.4),
-    "sky": lambda: Denoiser(0.08, widths=(32, 64, 96)),
+    "sky": lambda: Denoiser(0.08, Body(4, widths=(32, 64, 96))),
+    "local_torus": lambda: Denoiser(0.12, LocalBody(4)),
+    "local_galaxies": lambda: Denoiser(0.12, LocalBody(4)),
+    "local_photographs": lambda: Denoiser(0.4, LocalBody(4)),
 }
 
 

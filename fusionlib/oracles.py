@@ -69,25 +69,6 @@ def simplex_weights(gram: Tensor) -> Tensor:
     return torch.from_numpy(w / w.sum()).to(gram)
 
 
-class Scheduled(nn.Module):
-    """Static weights (K, N) for the K noise levels of a loop; in between the nearest in log sigma."""
-
-    skips = False
-
-    def __init__(self, sigmas: Sequence[float], w: Tensor):
-        super().__init__()
-        if w.ndim != 2 or len(w) != len(sigmas) or not torch.allclose(w.sum(1), torch.ones(len(w)).to(w), atol=1e-4):
-            raise ValueError(f"Scheduled: weights ({len(sigmas)}, N) that sum to 1 are needed, got {tuple(w.shape)}")
-        self.register_buffer("levels", torch.tensor(sigmas).log())
-        self.register_buffer("w", w)
-
-    def forward(self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None) -> Tensor:
-        s = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).log().expand(len(x))
-        levels: Tensor = self.levels  # type: ignore[assignment]
-        nearest = (levels.to(s)[None] - s[:, None]).abs().argmin(1)
-        return self.w[nearest].T[:, :, None, None].to(x)  # type: ignore[index]
-
-
 def fit_static(
     bank: PriorBank,
     data: Sequence[tuple[Physics, Tensor, Any]],

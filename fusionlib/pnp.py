@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fusionlib.fusion import FusedPrior
+from fusionlib.gates import DataStep
 from fusionlib.priors import call, check
 
 
@@ -36,7 +37,7 @@ class Reconstruction(NamedTuple):
     seconds: float
 
 
-Denoise = Callable[[Tensor, float], Tensor]
+Denoise = Callable[[Tensor, float, DataStep], Tensor]
 Step = Callable[[Tensor, Tensor, float, Any, Denoise], tuple[Tensor, Tensor]]  # (z, u, sigma, y, denoise) -> (z, u)
 
 
@@ -69,7 +70,10 @@ def hqs(
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        return denoise(physics.prox(z, y, lam / sigma**2), sigma), u
+        def data_step(v: Tensor) -> Tensor:
+            return physics.prox(v, y, lam / sigma**2)
+
+        return denoise(data_step(z), sigma, data_step), u
 
     return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
 
@@ -91,8 +95,11 @@ def admm(
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        x = physics.prox(z - u, y, lam / sigma**2)
-        new = denoise(x + u, sigma)
+        def data_step(v: Tensor) -> Tensor:
+            return physics.prox(v, y, lam / sigma**2)
+
+        x = data_step(z - u)
+        new = denoise(x + u, sigma, data_step)
         return new, u + x - new
 
     return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
@@ -115,7 +122,10 @@ def pgd(
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        return denoise(physics.descend(z, y), sigma), u
+        def data_step(v: Tensor) -> Tensor:
+            return physics.descend(v, y)
+
+        return denoise(data_step(z), sigma, data_step), u
 
     return _run(step, y, physics, prior, sigmas, 1.0, start, tolerance, progress)
 
@@ -138,7 +148,10 @@ def red(
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        return physics.prox(denoise(z, sigma), y, lam), u
+        def data_step(v: Tensor) -> Tensor:
+            return physics.prox(v, y, lam)
+
+        return data_step(denoise(z, sigma, data_step)), u
 
     return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
 
@@ -182,10 +195,10 @@ def iterate(
     """The loop itself: image and record. With `tolerance`, images that have settled leave the batch."""
     rows: dict[str, list[Tensor]] = {"chi2": [], "step": []}
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
+    def denoise(x: Tensor, sigma: float, data_step: DataStep) -> Tensor:
         if not isinstance(prior, FusedPrior):
             return call(prior, x, sigma, type(prior).__name__)
-        fused = prior.fuse(x, sigma)
+        fused = prior.fuse(x, sigma, data_step)
         rows.setdefault("weights", []).append(fused.weights)
         rows.setdefault("kept", []).append(fused.kept)
         return fused.image
@@ -241,7 +254,7 @@ def _blame(step: Step, y: Any, prior: nn.Module, sigmas: Sequence[float], z: Ten
     else:
         singles = [(type(prior).__name__, prior)]
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
+    def denoise(x: Tensor, sigma: float, data_step: DataStep) -> Tensor:
         for name, single in singles:
             check(single, x, sigma, name)
         return prior(x, sigma)

@@ -5,7 +5,7 @@ standard deviation `sigma` (a float or (B,), in units of x), same shape as x (B,
 image depends on nothing but that image and its sigma. Attributes: `img_channels`, `img_resolution` (None: any size).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -91,3 +91,28 @@ def check(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str = "prior
     alone = prior(x[:1], first)
     if not torch.allclose(alone, out[:1], rtol=1e-4, atol=1e-5):
         raise ValueError(f"{name} is not pure: its output for an image changes with the batch or with earlier calls")
+
+
+def guard(
+    bank: PriorBank, clean: Tensor, sigmas: Sequence[float], margin: float = 1.0, seed: int = 0
+) -> dict[str, str]:
+    """Names of the priors of `bank` to leave out, and why: at calibration time, on clean images (B, 1, H, W).
+
+    A prior is at fault that breaks its contract (`check`), or that on images with white noise of any of `sigmas` gives
+    a mean squared error more than `margin` dB above that of its own input.
+    """
+    faults: dict[str, str] = {}
+    with torch.inference_mode():
+        for sigma in sigmas:
+            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+            for name, prior in zip(bank.names, bank.priors, strict=True):
+                try:
+                    check(prior, clean + sigma * noise, sigma, name)
+                except ValueError as error:
+                    faults.setdefault(name, str(error))
+                    continue
+                left = (prior(clean + sigma * noise, sigma) - clean).square().mean()
+                worse = 10 * float(torch.log10(left / (sigma * noise).square().mean()))
+                if worse > margin:
+                    faults.setdefault(name, f"{name} makes noise of {sigma:g} worse by {worse:.1f} dB")
+    return faults

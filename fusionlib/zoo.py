@@ -12,9 +12,12 @@ from torch import nn
 
 from fusionlib import files
 from fusionlib.classical import Identity, TotalVariation
+from fusionlib.dncnn import dncnn
 from fusionlib.ffdnet import ffdnet
+from fusionlib.hsc import hsc
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.priors import PriorBank
+from fusionlib.srmd import srmd
 from fusionlib.wrappers import VP, Restoration
 
 PRIORS: dict[str, Callable[[], nn.Module]] = {
@@ -26,6 +29,20 @@ PRIORS: dict[str, Callable[[], nn.Module]] = {
     "faces": partial(trained, "faces"),
     "digits": lambda: VP(trained("digits")),
     "sr": lambda: Restoration(trained("sr")),
+    "local_torus": partial(trained, "local_torus"),
+    "local_galaxies": partial(trained, "local_galaxies"),
+    "local_photographs": partial(trained, "local_photographs"),
+    "srmd": srmd,
+    "dncnn": dncnn,
+    "hsc": hsc,
+}
+# `far` is `main` without its near-domain prior; `local` sees 15 pixels at most; `extended` adds slow published ones,
+# `hsc` among them, whose licence is not stated: it is loaded where it is named, and nowhere else
+BANKS: dict[str, tuple[str, ...]] = {
+    "main": ("identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"),
+    "far": ("identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies"),
+    "local": ("identity", "local_photographs", "local_galaxies", "local_torus"),
+    "extended": ("identity", "tv", "ffdnet", "dncnn", "srmd", "sr", "digits", "faces", "galaxies", "hsc", "torus"),
 }
 
 
@@ -49,10 +66,18 @@ CARDS = {
     "faces": Card("faces", "100 faces of 25 px (LFW): thin data", *_OURS, "input"),
     "galaxies": Card("galaxies", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
     "torus": Card("thick tori (near-domain)", "2,000 simulated tori", *_OURS, "input"),
+    "local_torus": Card("thick tori, 15 px", "2,000 simulated tori", *_OURS, "input"),
+    "local_galaxies": Card("galaxies, 15 px", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
+    "local_photographs": Card("photographs, 15 px", "11 photographs of scikit-image", *_OURS, "input"),
+    "srmd": Card("photographs, x2", "photographs", "Zhang, Zuo & Zhang 2018", "BSD-3 (package)", "map, up to 75/255"),
+    "dncnn": Card("photographs", "photographs (not stated)", "SCICO developers", "BSD-3", "image scaled to noise 0.1"),
+    "hsc": Card("galaxies", "Hyper Suprime-Cam images", "galaxygrad (arXiv 2401.07313)", "not stated", "VP diffusion"),
 }
-_CODE = {name: files.code_hash(name) for name in ("classical", "ffdnet", "networks", "wrappers")}
+_PUBLISHED = ("ffdnet", "dncnn", "srmd", "hsc")
+_CODE = {name: files.code_hash(name) for name in ("classical", "networks", "wrappers", *_PUBLISHED)}
 _MODULES: dict[str, tuple[str, ...]] = {"identity": ("classical",), "tv": ("classical",), "ffdnet": ("ffdnet",)}
 _MODULES |= {name: ("networks", "wrappers") for name in ("digits", "sr")}
+_MODULES |= {name: (name,) for name in _PUBLISHED}
 
 
 def code(name: str) -> str:

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, metrics, schedule, wrappers, zoo
+from fusionlib.gates import Scheduled
 from fusionlib.oracles import (
     NoiseLevels,
     Oracle,
-    Scheduled,
     affine_weights,
     error_correlation,
     fit_static,
@@ -47,9 +47,9 @@ def test_a_mixture_of_gaussians_is_fused_exactly_by_its_responsibilities(sigma, 
         return wrappers.Function(mean)
 
     class Responsibilities(nn.Module):
-        skips = False
+        reads_outputs, skips = False, False
 
-        def forward(self, x, s):
+        def forward(self, x, s, outputs=None, data_step=None):
             total = variances + s**2
             log_p = -((x.flatten(1)[:, None] - means) ** 2 / total + total.log() + math.log(2 * math.pi)).sum(2) / 2
             return torch.softmax(log_pi + log_p, 1).T[:, :, None, None]

@@ -170,7 +170,6 @@ def test_own_images_and_own_coverage(home, tmp_path):
         ({"method": "single:bm3d"}, "'single:bm3d' is not among the priors"),
         ({"regime": "closure"}, "regime must be"),
         ({"coverage": 0.5}, "coverage must be one of"),
-        ({"resolution": "voxel"}, "resolution must be"),
     ],
 )
 def test_bad_specs(change, message):

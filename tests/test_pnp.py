@@ -90,7 +90,10 @@ def test_loop_is_one_graph(array, y):
     fused = FusedPrior(zoo.bank(["identity", "tv"]), average(2))
 
     def step(z, u, sigma, y, denoise):
-        return denoise(array.prox(z, y, 0.1 / sigma**2), sigma), u
+        def data_step(v):
+            return array.prox(v, y, 0.1 / sigma**2)
+
+        return denoise(data_step(z), sigma, data_step), u
 
     args = (step, y, array, fused, (0.2, 0.1), array.start(y))
     compiled = torch.compile(iterate, fullgraph=True, backend="eager")

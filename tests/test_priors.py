@@ -19,7 +19,7 @@ from fusionlib import (
     zoo,
 )
 from fusionlib.gates import Static, average
-from fusionlib.priors import check
+from fusionlib.priors import check, guard
 
 
 def noisy(n: int = 3, sigma: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,14 +82,54 @@ def test_ffdnet_takes_odd_sizes_large_and_mixed_noise(ffdnet):
 
 @pytest.mark.parametrize("name", sorted(zoo.PRIORS))
 def test_every_prior_keeps_the_contract(name):
+    """Pure whatever came between, an image's output its own to 1e-6, sigma a number or (B,), weights left alone."""
     prior = zoo.load(name)
-    _, z = noisy()
+    before = {k: v.clone() for k, v in prior.state_dict().items()}
+    _, z = noisy(4)
+    with torch.enable_grad():
+        first = prior(z, 0.1)
+    assert first.shape == z.shape and first.dtype == z.dtype and torch.isfinite(first).all()
+    assert not first.requires_grad and prior.img_channels == 1
+    prior(torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(5)), 0.7)
+    assert torch.equal(prior(z, 0.1), first)
+    levels = torch.tensor([0.02, 0.1, 0.4, 0.1])
+    mixed = prior(z, levels)
+    for k, sigma in enumerate(levels.tolist()):
+        alone = prior(z[k : k + 1], sigma)
+        assert (alone - mixed[k : k + 1]).abs().max() <= 1e-6 * max(1.0, float(mixed[k].abs().max())) + 2e-6
+    assert torch.equal(mixed[1], first[1]) or torch.allclose(mixed[1], first[1], atol=2e-6)
     check(prior, z, 0.1, name)
-    check(prior, z, torch.tensor([0.02, 0.1, 0.4]), name)
-    assert prior.img_channels == 1 and not any(p.requires_grad for p in prior.parameters())
     for bad in (0.0, -0.1, float("nan"), torch.ones(2)):
         with pytest.raises(ValueError, match="sigma"):
             prior(z, bad)
+    assert all(torch.equal(v, before[k]) for k, v in prior.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.BANKS["local"] if n != "identity"])
+def test_local_priors_see_seven_pixels_around(name):
+    _, z = noisy(1)
+    moved = z.clone()
+    moved[0, 0, 31, 30] += 1.0
+    changed = ((zoo.load(name)(moved, 0.1) - zoo.load(name)(z, 0.1)).abs() > 0)[0, 0].nonzero()
+    assert changed.amin(0).ge(torch.tensor([31 - 7, 30 - 7])).all()
+    assert changed.amax(0).le(torch.tensor([31 + 7, 30 + 7])).all()
+
+
+def test_banks_name_known_priors_with_cards_and_an_identity():
+    assert set(zoo.PRIORS) == set(zoo.CARDS) and len(zoo.PRIORS) >= 10 and "sky" not in zoo.PRIORS
+    assert all(set(names) <= set(zoo.PRIORS) and "identity" in names for names in zoo.BANKS.values())
+    assert set(zoo.BANKS["main"]) - set(zoo.BANKS["far"]) == {"torus"}
+
+
+def test_the_guard_names_what_should_be_left_out():
+    x, _ = noisy(3)
+    louder = wrappers.Function(lambda z, sigma: 1.5 * z)
+    broken = wrappers.Function(lambda z, sigma: z * torch.nan)
+    bank = PriorBank({"tv": zoo.load("tv"), "louder": louder, "broken": broken, "identity": zoo.load("identity")})
+    faults = guard(bank, x, (0.05, 0.2))
+    assert set(faults) == {"louder", "broken"}
+    assert "worse by 3.5 dB" in guard(bank, 0 * x, (0.1,), margin=3)["louder"]
+    assert "NaN" in faults["broken"]
 
 
 @settings(max_examples=25, deadline=None)

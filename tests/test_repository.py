@@ -15,7 +15,7 @@ import yaml
 from matplotlib.testing.compare import compare_images
 
 from fusionlib import files
-from fusionlib.paper import figures
+from fusionlib.paper import drawing, figures
 from fusionlib.paper.profiles import CHAPTERS, PROFILES
 
 ROOT = Path(__file__).parents[1]
@@ -43,10 +43,10 @@ def test_every_dependency_is_pinned_without_local_tags():
 def test_imports_point_downward():
     floors = [
         "files kerr sky torus families baselines interferometer closures metrics published",
-        "priors networks classical ffdnet wrappers foreign zoo datasets rings",
-        "gates fusion",
+        "priors networks classical ffdnet srmd dncnn hsc wrappers foreign zoo datasets rings",
+        "gates adapters closed_form fusion",
         "pnp rml",
-        "training oracles",
+        "training oracles learn csnet supervised",
         "paper",
         "__init__",
     ]
@@ -73,7 +73,7 @@ def test_published_notebook_is_its_source_run(chapter):
 def test_published_figure_redraws_from_its_data(facts, tmp_path):
     data = next(p for p in facts.parent.glob(f"{facts.stem}.*") if p.suffix in (".csv", ".npz"))
     drawn = tmp_path / f"{facts.stem}.png"
-    figures.redraw(getattr(figures, facts.stem), data).savefig(drawn, metadata={"Software": None})
+    drawing.redraw(getattr(figures, facts.stem), data).savefig(drawn, metadata={"Software": None})
     assert compare_images(str(facts.with_suffix(".png")), str(drawn), tol=5) is None
 
 

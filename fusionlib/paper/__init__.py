@@ -1,10 +1,10 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import figures, headroom, m87
+from fusionlib.paper import figures, headroom, m87, strategies
+from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, scores, tuned
-from fusionlib.paper.figures import save
 from fusionlib.paper.manifest import output, provenance, show
-from fusionlib.paper.profiles import PROFILES, baseline_specs, closure_specs, headroom_specs
+from fusionlib.paper.profiles import PROFILES, baseline_specs, closure_specs, headroom_specs, strategy_specs
 from fusionlib.paper.tables import (
     compare_observation,
     coverage_table,
@@ -37,6 +37,8 @@ __all__ = [
     "scores",
     "settings_table",
     "show",
+    "strategies",
+    "strategy_specs",
     "tuned",
     "write_table",
 ]

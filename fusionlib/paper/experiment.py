@@ -21,8 +21,6 @@ from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.paper import methods
 from fusionlib.paper.methods import Array, Data, Fitted, Method, Settings
 
-BANKS: dict[str, tuple[str, ...]] = {"main": ("identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus")}
-BANKS["far"] = tuple(name for name in BANKS["main"] if name != "torus")
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
 CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
 SYSTEMATIC = 0.03  # added noise of uncalibrated data, a fraction of the amplitude
@@ -55,7 +53,6 @@ class Spec:
     split: str
     seed: int = 0
     regime: str = "calibrated"
-    resolution: str = "image"
     steps: int = 16
     grid: Grid = HQS_GRID
     family: str = ""
@@ -69,8 +66,6 @@ class Spec:
             raise ValueError(f"Spec: {self.method!r} is not among the priors {self.priors}")
         if self.regime not in CHI2:
             raise ValueError(f"Spec: regime must be one of {sorted(CHI2)}, got {self.regime!r}")
-        if self.resolution != "image":
-            raise ValueError(f"Spec: resolution must be 'image', got {self.resolution!r}")
         if self.coverage not in COVERAGE:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
         if self.family and self.family not in FAMILIES:
@@ -192,7 +187,7 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
         if len(x):
             data.append((array, x, y))
     candidates, psnr = settings_grid(spec), np.zeros(0)
-    for share in (4, 1):
+    for share in (4, 1) if len(candidates) > 1 else (1,):
         used = [(a, x[: -(-len(x) // share)], y[: -(-len(x) // share)]) for a, x, y in data]
         psnr = np.array([_judge(spec, method, settings, used) for settings in candidates])
         if share > 1:
@@ -292,7 +287,7 @@ def _scores(spec: Spec) -> Record:
         **{f"set_{k}": np.array(v) for k, v in settings.items()},
         "psnr_train": np.array(psnr_train),
         "prior_calls": np.array(method.calls * spec.steps),
-        "trainable": np.array(sum(v.numel() for v in fitted.values())),
+        "trainable": np.array(sum(v.numel() for k, v in fitted.items() if k not in methods.NOT_TRAINED)),
         "kind": np.array(method.kind),
         "seconds": np.array(seconds / (draws * spec.n_test)),
         "job_seconds": np.array(time.perf_counter() - began),

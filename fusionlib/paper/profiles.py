@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fusionlib import sky as skies
 from fusionlib.families import FAMILIES
-from fusionlib.paper.experiment import BANKS, HQS_GRID, RML_GRID, Grid, Spec
+from fusionlib.paper.experiment import HQS_GRID, RML_GRID, Grid, Spec
+from fusionlib.zoo import BANKS
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ GRID = {
     "closures": (("sigma_max", (0.15, 0.3)), ("sigma_min", (0.01, 0.02)), ("lam", (0.1, 0.3, 1.0))),
     "rml": RML_GRID,
     "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
+    "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,))),
+    "unet": (("steps", (600.0,)),),
     "rml_closures": (("entropy", (1.0, 3.0, 10.0)), ("tv", (0.0,)), ("tsv", (10.0, 30.0)), ("l1", (0.0, 3.0))),
 }
 PROFILES = {
@@ -53,6 +57,8 @@ PROFILES = {
             "closures": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (0.0, 30.0))),
             "fitted": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
+            "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
+            "unet": (("steps", (4.0,)),),
             "rml_closures": (("entropy", (3.0,)), ("tv", (0.0,)), ("tsv", (10.0,)), ("l1", (3.0,))),
         },
         (1, 2, 2),
@@ -60,7 +66,9 @@ PROFILES = {
         (1.0,),
         ("disc", "double"),
     ),
-    "quick": Profile("dev", 12, 32, (0,), (1.0, 0.3, 0.1), 2, STEPS, GRID, (8, 16, 50), 12, (1.0,), ("disc", "double")),
+    "quick": Profile(
+        "dev", 12, 32, (0,), (1.0, 0.3, 0.1), 2, STEPS, GRID, (8, 16, 50), 6, (1.0, 0.3, 0.1), ("disc", "double")
+    ),
     "paper": Profile(
         "test",
         50,
@@ -77,6 +85,8 @@ PROFILES = {
             ),
             "closures": GRID["closures"],
             "fitted": HQS_GRID,
+            "learned": GRID["fitted"],
+            "unet": (("steps", (600.0, 2000.0, 6000.0)),),
             "rml_closures": GRID["rml_closures"],
             "rml": (
                 ("entropy", (0.0, 10.0, 30.0)),
@@ -156,6 +166,45 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     return list(dict.fromkeys(rows))
 
 
+SIMPLE = ("consensus:image", "csnet", "top:1", "top:2", "unet")
+CONTROLS = ("closed_single", "closed_levels")
+OURS = ("closed_form", "gradient:pixel")
+
+
+def strategy_specs(
+    profile: str,
+    priors: Sequence[str] = BANKS["main"],
+    *,
+    only: Sequence[str] = ("a:image", "a:8", "a:pixel", "mgpf:image", "b:image", "c:image"),
+    sky: str = "",
+    **_: Any,
+) -> list[Spec]:
+    """Chapters 03 to 05: the strategies `only`, and the rows beside which they stand, at full coverage.
+
+    With the bank all of them; with the bank less the torus the strategy at image resolution, ours and their controls.
+    """
+    p = profile_of(profile)
+    rows = [
+        s for s in headroom_specs(profile, priors, sky=sky) if s.coverage == 1.0 and not s.method.startswith("oracle")
+    ]
+    for bank in banks_of(priors):
+        like = next(s for s in rows if s.method == "static_affine" and s.priors == bank)
+        whole = bank == tuple(priors)
+        wanted = only if whole else [m for m in only if m.endswith(":image")]
+        for method in (*(SIMPLE if whole else ("csnet",)), *CONTROLS, *OURS, *wanted):
+            kind = method.partition(":")[0]
+            grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]
+            rows.append(replace(like, method=method, grid=grid, priors=() if kind == "unet" else bank))
+    return list(dict.fromkeys(rows))
+
+
+LEARNED = ("a", "b", "c", "mgpf", "gradient", "top")
+
+
+def _only(*names: str) -> Callable[..., list[Spec]]:
+    return partial(strategy_specs, only=names)
+
+
 def banks_of(priors: Sequence[str]) -> list[tuple[str, ...]]:
     """A bank, and what is left of it without the torus, the near-domain prior."""
     bank = tuple(priors)
@@ -203,5 +252,12 @@ CHAPTERS = [
     Chapter("00_sky_and_observation", _none, {"smoke": 30, "quick": 60, "paper": 120}),
     Chapter("01_priors", headroom_specs, {"smoke": 90, "quick": 400, "paper": 28800}),
     Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
+    Chapter(
+        "03_strategy_a",
+        _only("a:image", "a:8", "a:pixel", "mgpf:image"),
+        {"smoke": 120, "quick": 300, "paper": 14400},
+    ),
+    Chapter("04_strategy_b", _only("b:image"), {"smoke": 60, "quick": 60, "paper": 7200}),
+    Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 60, "paper": 7200}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
 ]

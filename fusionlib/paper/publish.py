@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 
 from fusionlib import files
-from fusionlib.paper import figures
+from fusionlib.paper import drawing, figures
 from fusionlib.paper.experiment import record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import CHAPTERS, profile_of
@@ -104,7 +104,7 @@ def publish(profile: str) -> None:
             for path in (run / "figures").glob(f"{stem}.*"):
                 shutil.copy(path, stage)
             data = next(p for p in stage.glob(f"{stem}.*") if p.suffix in (".csv", ".npz"))
-            drawn = figures.redraw(getattr(figures, stem), data)
+            drawn = drawing.redraw(getattr(figures, stem), data)
             drawn.savefig(stage / f"{stem}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         notebooks = stage / "notebooks"
         notebooks.mkdir()

@@ -25,7 +25,6 @@ from fusionlib import files, zoo
 from fusionlib.baselines import COVERAGE, released_data
 from fusionlib.paper.chapter import chapter_of, failed_notebook, made_by, parameters_of, source
 from fusionlib.paper.experiment import (
-    BANKS,
     Spec,
     arrays,
     content,
@@ -54,7 +53,7 @@ class Plan:
 def chapter_specs(chapter: Chapter, profile: str, parameters: dict[str, Any]) -> list[Spec]:
     """The experiments a chapter reads, given the parameters of the run; priors that cannot be loaded are left out."""
     options = {k: parameters[k] for k in ("sky", "observation") if k in parameters}
-    found, _ = zoo.available(parameters.get("priors", BANKS["main"]))
+    found, _ = zoo.available(parameters.get("priors", zoo.BANKS["main"]))
     return chapter.specs(profile, found, **options)
 
 
@@ -69,7 +68,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         )
     jobs: dict[str, tuple[str, list[str]]] = {}
     graph: dict[str, tuple[str, str, list[str]]] = {}
-    parts = ("chapter", "figures", "tables", "profiles", "headroom", "m87")
+    parts = ("chapter", "figures", "tables", "profiles", "headroom", "strategies", "m87")
     code = files.code_hash(*(f"paper.{part}" for part in parts))
     for chapter in chapters:
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
@@ -233,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ValueError(f"another run of profile {args.profile} is at work in {out}; wait for it") from None
-            _, lacking = zoo.available(parameters.get("priors", BANKS["main"]))
+            _, lacking = zoo.available(parameters.get("priors", zoo.BANKS["main"]))
             for name, reason in lacking.items():
                 print(f"prior {name} is left out: {reason}")
             plan = make_plan(args.profile, args.only, parameters)

@@ -25,6 +25,21 @@ COLORS = {
     "single_identity": "#5AB4AC",
     "noise_levels": "#01665E",
     "best_single": "#000000",
+    "closed_form": "#B30059",
+    "gradient:pixel": "#E7298A",
+    "closed_single": "#80CDC1",
+    "closed_levels": "#35978F",
+    "csnet": "#A6761D",
+    "consensus:image": "#BF812D",
+    "top:1": "#666666",
+    "top:2": "#969696",
+    "unet": "#1A1A1A",
+    "a:image": "#1F78B4",
+    "a:8": "#4A98C9",
+    "a:pixel": "#6BAED6",
+    "mgpf:image": "#6A51A3",
+    "b:image": "#33A02C",
+    "c:image": "#FF7F00",
 }
 LABELS = {
     "single:identity": "data only (identity)",
@@ -46,12 +61,35 @@ LABELS = {
     "oracle:8": "oracle, prior per 8 px",
     "oracle:pixel": "oracle, prior per pixel",
     "best_single": "best single prior",
+    "closed_form": "closed form, pixel (ours)",
+    "gradient:pixel": "gradient, pixel (ours)",
+    "closed_single": "closed form: best + identity",
+    "closed_levels": "closed form: best, 6 levels",
+    "csnet": "CsNet, linear estimates",
+    "consensus:image": "consensus vote",
+    "top:1": "top 1 of strategy A",
+    "top:2": "top 2 of strategy A",
+    "unet": "end-to-end U-Net",
+    "a:image": "A, image",
+    "a:8": "A, 8 px",
+    "a:pixel": "A, pixel",
+    "mgpf:image": "MGPF, image",
+    "b:image": "B, image",
+    "c:image": "C, image",
 }
 COVERAGE_COLORS = {1.0: "#0072B2", 0.3: "#009E73", 0.1: "#CC79A7"}
 
 
-MARKERS = {"single": "o", "baseline": "s", "control": "D", "oracle": "^"}
-SHORT = {"tv": "TV", "ffdnet": "FFDNet", "sr": "SR", "rml": "RML"}
+MARKERS = {
+    "single": "o",
+    "baseline": "s",
+    "control": "D",
+    "oracle": "^",
+    "fused": "*",
+    "supervised": "P",
+    "ceiling": "v",
+}
+SHORT = {"tv": "TV", "ffdnet": "FFDNet", "sr": "SR", "rml": "RML", "closed_form": "closed form", "unet": "U-Net"}
 
 
 def short(method: str) -> str:

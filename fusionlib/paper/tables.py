@@ -15,7 +15,6 @@ from fusionlib.baselines import COVERAGE, eht2017_table, read_observation
 from fusionlib.interferometer import Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import (
-    BANKS,
     Record,
     Spec,
     arrays,
@@ -26,8 +25,9 @@ from fusionlib.paper.experiment import (
     settings_of,
     tuned,
 )
-from fusionlib.paper.methods import Array
+from fusionlib.paper.methods import Array, resolution
 from fusionlib.pnp import Reconstruction
+from fusionlib.zoo import BANKS
 
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
 INTERVALS = ("psnr", "psnr_lo", "psnr_hi", "delta_best_single", "delta_lo", "delta_hi")
@@ -70,7 +70,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
                     "bank": bank_name(bank or max((s.priors for s in specs), key=len)),
                     "regime": spec.regime,
                     "coverage": coverage,
-                    "resolution": spec.resolution,
+                    "resolution": resolution(method if method != "best_single" else str(best)),
                     "n_train": spec.n_train,
                     "seed": len(found),
                     "n_test": spec.n_test,

@@ -1,0 +1,145 @@
+"""Gates in closed form: weights linear in local features, found by ridge regression, one noise level at a time.
+
+y = m + sum_i w_i (x_i - m), m the mean output and w_i(q) = sum_f theta_if phi_f(q) at pixel q: linear in theta, so that
+the least squares fit to labelled images needs no iterations, and whatever w is, the weights of the x_i sum to one.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fusionlib.gates import DataStep, _given
+
+Features = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+SPREAD = 5.0  # features in units of sigma are cut off here
+
+
+def constant(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """One weight for the whole image: 1, (B, 1, H, W)."""
+    return torch.ones_like(x)
+
+
+def context(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """What the data step would change in the mean output, over sigma, and the local mean of its size."""
+    return torch.cat([smooth(change.abs(), 1.5), change], 1).div(sigma).clamp(-SPREAD, SPREAD)
+
+
+def spread(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """Local disagreement of the priors, and what they change on the mean, over sigma."""
+    apart, away = outputs.std(0), (x - outputs.mean(0)).abs()
+    return torch.cat([smooth(apart, 1.5), smooth(away, 1.5)], 1).div(sigma).clamp(max=SPREAD)
+
+
+def brightness(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """The mean output at three scales, over the brightness of the image."""
+    m = outputs.mean(0)
+    return torch.cat([smooth(m, s) for s in (1.0, 2.5, 6.0)], 1) / _peak(m)
+
+
+def structure(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """Ridges, valleys and edges of the mean output: both curvatures and the gradient at three scales."""
+    m, maps = outputs.mean(0), []
+    for scale in (1.0, 2.0, 4.0):
+        g = smooth(m, scale) / _peak(m)
+        gy, gx = torch.gradient(g, dim=(2, 3))
+        (gyy, _), (gxy, gxx) = torch.gradient(gy, dim=(2, 3)), torch.gradient(gx, dim=(2, 3))
+        half, apart = (gxx + gyy) / 2, ((gxx - gyy) ** 2 / 4 + gxy**2).sqrt()
+        maps += [4 * scale**2 * (half + apart), 4 * scale**2 * (half - apart), 2 * scale * (gx**2 + gy**2).sqrt()]
+    return torch.cat(maps, 1)
+
+
+ALL: tuple[Features, ...] = (constant, context, spread, brightness, structure)
+
+
+def smooth(u: Tensor, scale: float) -> Tensor:
+    """Gaussian blur of images (B, 1, H, W), standard deviation in pixels, borders reflected."""
+    reach = int(3 * scale + 0.5)
+    t = torch.arange(-reach, reach + 1, dtype=u.dtype, device=u.device)
+    kernel = torch.exp(-(t**2) / (2 * scale**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    u = F.pad(u, (reach,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(u, kernel), kernel.mT)
+
+
+def _peak(m: Tensor) -> Tensor:
+    return smooth(m, 4.0).amax((2, 3), keepdim=True).clamp(min=0.05)
+
+
+class ClosedForm(nn.Module):
+    """The gate: for each of K noise levels coefficients `theta` (K, N, F) of N priors and F features.
+
+    `typical` (K, 2, F) are mean and greatest deviation of the features' image means over the images of the fit. Where
+    an image, or sigma, lies outside what was fitted the weights go back to the average of the priors: as fitted up to
+    twice that deviation and one step of the levels, the average from twice these on.
+    """
+
+    reads_outputs, skips = True, False
+    levels: Tensor
+    theta: Tensor
+    typical: Tensor
+
+    def __init__(self, sigmas: Tensor, theta: Tensor, typical: Tensor, features: Sequence[Features] = ALL):
+        super().__init__()
+        if theta.ndim != 3 or len(theta) != len(sigmas) or typical.shape != (len(sigmas), 2, theta.shape[2]):
+            raise ValueError(
+                f"ClosedForm: theta ({len(sigmas)}, N, F) and typical ({len(sigmas)}, 2, F) are needed, "
+                f"got {tuple(theta.shape)} and {tuple(typical.shape)}"
+            )
+        self.features = tuple(features)
+        for name, value in (("levels", sigmas.log()), ("theta", theta), ("typical", typical)):
+            self.register_buffer(name, value.float())
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None
+    ) -> Tensor:
+        o = _given(outputs)
+        s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
+        phi = maps(self.features, x, o, s, data_step)
+        away = (self.levels[None] - s.log()[:, None]).abs()
+        stage = away.argmin(1)
+        gap = self.levels.diff().abs().max() if len(self.levels) > 1 else torch.tensor(0.1).to(s)
+        mean, most = self.typical[stage].unbind(1)
+        off = ((phi.mean((2, 3)) - mean).abs() / most).amax(1)
+        trust = (2 - off / 2).clamp(0, 1) * (2 - away.amin(1) / gap).clamp(0, 1)
+        w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage] * trust[:, None, None], phi)
+        return w + (1 - w.sum(0)) / len(w)
+
+
+def maps(features: Sequence[Features], x: Tensor, outputs: Tensor, sigma: Tensor, data_step: DataStep | None) -> Tensor:
+    """The features (B, F, H, W) of images x (B, 1, H, W), outputs (N, B, 1, H, W), sigma (B,)."""
+    m = outputs.mean(0)
+    change = data_step(m) - m if data_step is not None else torch.zeros_like(m)
+    return torch.cat([f(x, outputs, change, sigma.view(-1, 1, 1, 1)) for f in features], 1)
+
+
+class Normal:
+    """Normal equations of the fit, kept apart for each of `folds`, so that the ridge can be cross-validated."""
+
+    def __init__(self, folds: int):
+        self.gram: list[Tensor | float] = [0.0] * folds
+        self.cross: list[Tensor | float] = [0.0] * folds
+        self.square = [0.0] * folds
+
+    def add(self, fold: int, columns: Tensor, target: Tensor) -> None:
+        """One image: columns (D, P), target (P,)."""
+        self.gram[fold] = self.gram[fold] + (columns @ columns.T).double()
+        self.cross[fold] = self.cross[fold] + (columns @ target).double()
+        self.square[fold] += float(target.square().sum())
+
+    def solve(self, ridges: Sequence[float]) -> tuple[Tensor, float]:
+        """Coefficients (D,) with the ridge, relative to the columns' own squares, that is best on the other folds."""
+        gram, cross = torch.stack(self.gram), torch.stack(self.cross)  # type: ignore[arg-type]
+        size = gram.sum(0).diagonal().sqrt().clamp(min=1e-12)
+        gram, cross = gram / size / size[:, None], cross / size
+        eye = torch.eye(len(size)).to(gram)
+        best, chosen = float("inf"), ridges[0]
+        for ridge in ridges if len(gram) > 1 else ():
+            error = 0.0
+            for k in range(len(gram)):
+                theta = torch.linalg.solve(gram.sum(0) - gram[k] + ridge * eye, cross.sum(0) - cross[k])
+                error += float(theta @ gram[k] @ theta - 2 * theta @ cross[k]) + self.square[k]
+            if error < best:
+                best, chosen = error, ridge
+        return torch.linalg.solve(gram.sum(0) + chosen * eye, cross.sum(0)) / size, chosen

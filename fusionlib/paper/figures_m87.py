@@ -1,0 +1,92 @@
+"""Figures of chapter 10."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fusionlib.paper import style
+from fusionlib.paper.drawing import SCALE, Arrays, frame, sky_picture
+
+
+def fig10_m87(data: Arrays) -> Figure:
+    """`source` (S,), `method` (M,), `image_<source>` (M, H, W), for the twin `truth` (H, W) and `psnr` (M,)."""
+    sources, methods = [str(s) for s in data["source"]], [str(m) for m in data["method"]]
+    columns = min(6, len(methods) + 1)
+    rows = -(-(len(methods) + 1) // columns)
+    height = 1.62 * rows + 0.25
+    fig = plt.figure(figsize=(style.WIDTH * 1.25, height * len(sources) + 0.6))
+    ratios = [height] * len(sources) + [0.6]
+    *parts, foot = fig.subfigures(len(sources) + 1, 1, squeeze=False, height_ratios=ratios)[:, 0]
+    for part, source in zip(parts, sources, strict=True):
+        part.suptitle(SOURCES.get(source, source), fontsize=9)
+        axes = part.subplots(rows, columns, squeeze=False).flatten()
+        twin = source == "twin"
+        pictures = [("truth", data["truth"])] * twin + list(zip(methods, data[f"image_{source}"], strict=True))
+        for ax, (method, image) in zip(axes, pictures, strict=False):
+            shown = sky_picture(ax, image, style.short(method))
+            if twin and method != "truth":
+                psnr = data["psnr"][methods.index(method)]
+                ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)
+        for ax in axes[len(pictures) :]:
+            ax.axis("off")
+        frame(axes[: len(pictures)])
+    bar = foot.add_axes((0.3, 0.72, 0.4, 0.2))
+    fig.colorbar(shown, cax=bar, orientation="horizontal", label=SCALE, extend="both")
+    return fig
+
+
+SOURCES = {"M87": "M87, 11 April 2017, low band", "twin": "simulated twin, same baselines"}
+
+
+def fig10_profiles(data: Arrays) -> Figure:
+    """`source`, `method` as above, `profile_<source>` (M, 180) and `profile_truth` (180,): ridge over its mean."""
+    sources, methods = [str(s) for s in data["source"]], [str(m) for m in data["method"]]
+    fig, axes = plt.subplots(1, len(sources), figsize=(style.WIDTH, 3.4), sharey=True, squeeze=False)
+    for ax, source in zip(axes[0], sources, strict=True):
+        profiles = data[f"profile_{source}"]
+        angle = np.arange(profiles.shape[1]) * (360 / profiles.shape[1])
+        for method, profile in zip(methods, profiles, strict=True):
+            ax.plot(angle, profile, lw=1.2, color=style.color(method), label=style.label(method))
+        if source == "twin":
+            ax.plot(angle, data["profile_truth"], "k--", lw=1.5, label="truth")
+        ax.set(title=SOURCES.get(source, source), xlabel="position angle, east of north [°]", xlim=(0, 360))
+        ax.set_xticks(range(0, 361, 90), ["0\nN", "90\nE", "180\nS", "270\nW", "360\nN"])
+    axes[0, 0].set_ylabel("ridge brightness / its mean")
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
+    return fig
+
+
+def fig10_closures(data: Arrays) -> Figure:
+    """`image` (K, H, W) made from `data` (K,) of one source, started from `start` (K,)."""
+    kinds, starts = list(dict.fromkeys(data["data"])), list(dict.fromkeys(data["start"]))
+    size = (1.75 * len(starts) + 0.5, 1.8 * len(kinds) + 0.9)
+    fig, axes = plt.subplots(len(kinds), len(starts), figsize=size, squeeze=False)
+    for kind, start, image in zip(data["data"], data["start"], data["image"], strict=True):
+        ax = axes[kinds.index(kind), starts.index(start)]
+        shown = sky_picture(ax, image, f"from {start}" if kind == kinds[0] else "")
+        if start == starts[0]:
+            ax.set_ylabel(kind)
+    frame(axes)
+    fig.colorbar(shown, ax=axes, shrink=0.7, aspect=40, location="bottom", label=SCALE, extend="both")
+    return fig
+
+
+def fig10_families(data: pd.DataFrame) -> Figure:
+    """Rows: family, method, rings_true, rings_seen, lo, hi: the share of images that show a ring."""
+    families, methods = list(dict.fromkeys(data.family)), list(dict.fromkeys(data.method))
+    fig, axes = plt.subplots(
+        1, len(families), figsize=(style.WIDTH, 0.9 + 0.22 * len(methods)), sharey=True, squeeze=False
+    )
+    for ax, family in zip(axes[0], families, strict=True):
+        part = data[data.family == family][::-1]
+        for y, row in enumerate(part.itertuples()):
+            error = [[max(0.0, row.rings_seen - row.lo)], [max(0.0, row.hi - row.rings_seen)]]
+            ax.errorbar(row.rings_seen, y, xerr=error, fmt="o", ms=4, color=style.color(str(row.method)))
+        ax.axvline(part.rings_true.iloc[0], color="black", lw=0.8, ls="--")
+        ax.set(title=family, xlim=(-0.05, 1.05), xlabel="share with a ring")
+        ax.set_yticks(range(len(part)), [style.label(m) for m in part.method])
+        ax.margins(y=0.1)
+        ax.grid(axis="x", alpha=0.3)
+    return fig

@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Strategy A: soft gates, and gates of gates
+#
+# **Can a small network that looks at the image say which prior to trust?**
+#
+# A small encoder looks at the running image, at what the data step would change in it, and at the noise level; a head
+# compares what it saw with a learned embedding per prior (cosine routing); a softmax turns that into weights for
+# every prior, per image, per patch or per pixel. Top 1 and top 2 are the same gate with the rest cut off. MGPF puts
+# the priors that know no objects under one gate, those that do under another, and a third gate over the two. Beside
+# them stand two gates of ours with weights free of sign: `gradient` (linear head, per pixel) and `closed_form`
+# (weights linear in local features, by ridge regression: no gradient descent at all).
+
+# %%
+import torch
+
+from fusionlib import gates, paper, zoo
+from fusionlib.paper import strategies
+
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+
+# %% tags=["parameters"]
+profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
+priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
+sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
+
+# %% [markdown]
+# ## The modules
+#
+# Drawn from the modules themselves: layers in the order they run, for one image and the whole bank.
+
+# %%
+out = paper.output(profile)
+found, lacking = zoo.available(priors)
+n, x = len(found), torch.rand(1, 1, 64, 64)
+encoder = gates.Encoder(gates.Router.maps)
+strategies.shapes(gates.Router(encoder, gates.Cosine(encoder.channels, n)), x, 0.1)
+
+# %% [markdown]
+# ## Fitted where it is used
+#
+# Every gate is fitted along the trajectory it will take: iteration k on the images that iterations 0 .. k - 1, already
+# fitted, lead to, starting from the gate before. The frozen priors are called once per image and iteration. The rows
+# beside it are fitted on the same labelled images, the reference is the single prior that is best on them, and the bank
+# is repeated without the torus, its near-domain prior. Gates learned by gradient descent, and the U-Net, get one
+# setting of the loop (the one tuned for the best single prior), the others are tuned over several.
+
+# %%
+specs = paper.strategy_specs(profile, found, only=("a:image", "a:8", "a:pixel", "mgpf:image"), sky=sky)
+table = paper.headroom.table(specs, found)
+paper.write_table(table, "tab03_strategies", out)
+table.sort_values(["bank", "psnr"], ascending=False).round(3)
+
+# %%
+facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
+paper.save(paper.figures.fig03_strategies, table, out, **facts)
+
+# %% [markdown]
+# ## Who is trusted when
+#
+# Weights over the iterations on development images: the mean, and the middle 80 % over images and places. Sign-free
+# weights may be negative, and exceed one.
+
+# %%
+shown = paper.PROFILES[profile].n_show
+mine = strategies.of(specs, ["a:image", "a:8", "a:pixel", "mgpf:image", "gradient:pixel", "closed_form"], found)
+paper.save(paper.figures.fig03_weights, strategies.weight_table(mine, 4 * shown), out, **facts | {"split": "dev"})
+
+# %% [markdown]
+# ## Side by side
+#
+# The first development images; all intensities share one scale.
+
+# %%
+compared = strategies.of(
+    specs,
+    [
+        *(f"single:{name}" for name in found if name in ("torus", "ffdnet")),
+        "average",
+        "static_affine",
+        "closed_form",
+        "a:image",
+        "mgpf:image",
+        "gradient:pixel",
+    ],
+    found,
+)
+paper.save(paper.figures.fig03_reconstructions, strategies.pictures(compared, shown), out, **facts | {"split": "dev"})
+
+# %% [markdown]
+# ## What was learned
+#
+# TODO
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+paper.show(paper.provenance(chapter="03_strategy_a", profile=profile, priors=found, sky=sky, split=facts["split"]))

@@ -1,0 +1,104 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · Strategy C: the priors vote
+#
+# **Is it better to look at what the priors return than at what they are given?**
+#
+# One small network judges each prior's output beside the mean of all of them: what it changed, how far it is from the
+# others, its gradient, and what the data step would change in it. Permuting the priors permutes the weights, and a
+# prior that was not there when the network learned can vote too. A diversity term w' S w with its diagonal is added
+# to the loss; without the diagonal, as the literature has it, its least value is any single prior: it would cause the
+# collapse it is meant to prevent. Beside it stand the vote without training (agreement) and CsNet, which estimates
+# each prior's error and solves for the weights.
+
+# %%
+import torch
+
+from fusionlib import gates, paper, zoo
+from fusionlib.paper import strategies
+
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+
+# %% tags=["parameters"]
+profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
+priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
+sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
+
+# %% [markdown]
+# ## The modules
+#
+# Drawn from the module itself: layers in the order they run; encoder and judge are applied to every prior.
+
+# %%
+out = paper.output(profile)
+found, lacking = zoo.available(priors)
+n, x = len(found), torch.rand(1, 1, 64, 64)
+strategies.shapes(gates.Voter(gates.Encoder(gates.Voter.maps)), x, 0.1, torch.rand(n, 1, 1, 64, 64))
+
+# %% [markdown]
+# ## Fitted where it is used
+#
+# Every gate is fitted along the trajectory it will take: iteration k on the images that iterations 0 .. k - 1, already
+# fitted, lead to, starting from the gate before. The frozen priors are called once per image and iteration. The rows
+# beside it are fitted on the same labelled images, the reference is the single prior that is best on them, and the bank
+# is repeated without the torus, its near-domain prior. Gates learned by gradient descent, and the U-Net, get one
+# setting of the loop (the one tuned for the best single prior), the others are tuned over several.
+
+# %%
+specs = paper.strategy_specs(profile, found, only=("c:image",), sky=sky)
+table = paper.headroom.table(specs, found)
+paper.write_table(table, "tab05_strategies", out)
+table.sort_values(["bank", "psnr"], ascending=False).round(3)
+
+# %%
+facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
+paper.save(paper.figures.fig05_strategies, table, out, **facts)
+
+# %% [markdown]
+# ## Who is trusted when
+#
+# Weights over the iterations on development images: the mean, and the middle 80 % over images and places. Sign-free
+# weights may be negative, and exceed one.
+
+# %%
+shown = paper.PROFILES[profile].n_show
+mine = strategies.of(specs, ["c:image", "consensus:image", "csnet"], found)
+paper.save(paper.figures.fig05_weights, strategies.weight_table(mine, 4 * shown), out, **facts | {"split": "dev"})
+
+# %% [markdown]
+# ## Side by side
+#
+# The first development images; all intensities share one scale.
+
+# %%
+compared = strategies.of(
+    specs,
+    [
+        *(f"single:{name}" for name in found if name in ("torus", "ffdnet")),
+        "average",
+        "static_affine",
+        "closed_form",
+        "c:image",
+        "consensus:image",
+    ],
+    found,
+)
+paper.save(paper.figures.fig05_reconstructions, strategies.pictures(compared, shown), out, **facts | {"split": "dev"})
+
+# %% [markdown]
+# ## What was learned
+#
+# TODO
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+paper.show(paper.provenance(chapter="05_strategy_c", profile=profile, priors=found, sky=sky, split=facts["split"]))

@@ -1,0 +1,284 @@
+import copy
+
+import pytest
+import torch
+
+from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, gates, hqs, metrics, schedule, wrappers, zoo
+from fusionlib import closed_form as cf
+from fusionlib.csnet import CsNet, fit_csnet
+from fusionlib.gates import Cosine, Encoder, Linear, Router, Staged, Voter
+from fusionlib.learn import (
+    Objective,
+    Schedule,
+    batch_entropy,
+    collapse,
+    diversity,
+    diversity_literal,
+    entropy,
+    fit_closed_form,
+    fit_gate,
+    focal,
+    importance,
+    load,
+    similarity,
+)
+from fusionlib.pnp import admm
+from fusionlib.supervised import fit_end_to_end, starts
+
+NAMES = ["identity", "tv", "torus"]
+
+
+def weights(n: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, 4, 2, 2, generator=torch.Generator().manual_seed(seed)).softmax(0)
+
+
+# --- losses ---
+
+
+@pytest.mark.row(30, 31)
+def test_losses_are_what_they_say():
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 4, 1, 8, 8, generator=rng)
+    w, o = weights(), torch.rand(3, 4, 1, 8, 8, generator=rng)
+    assert torch.isclose(Objective()(y, x, w, o), ((y - x) ** 2).mean())
+    assert torch.isclose(Objective("l1")(y, x, w, o), (y - x).abs().mean())
+    assert torch.isclose(focal(y - x, gamma=0.0), ((y - x) ** 2).mean())
+    assert torch.isclose(focal(3 * (y - x)), 9 * focal(y - x)) and focal(y - x) > focal(y - x, gamma=0.0)
+    error = (y - x).requires_grad_()
+    focal(error).backward()
+    size = error.detach().abs()
+    share = size / size.sum((1, 2, 3), keepdim=True)
+    assert torch.allclose(error.grad, 2 * share * error.detach() / 4, atol=1e-7)  # no gradient through the weights
+    with pytest.raises(ValueError, match="main must be one of"):
+        Objective("huber")(y, x, w, o)
+    with pytest.raises(ValueError, match="need weights on the simplex"):
+        Objective(entropy=0.1)(y, x, gates.affine(torch.randn(3, 4, 2, 2)), o)
+
+
+@pytest.mark.row(32, 45)
+def test_entropies_and_collapse():
+    uniform, one = torch.full((4, 3, 2, 2), 0.25), torch.zeros(4, 3, 2, 2)
+    one[torch.arange(3), torch.arange(3)] = 1
+    log4 = torch.log(torch.tensor(4.0))
+    assert torch.isclose(entropy(uniform), log4) and torch.isclose(entropy(one), torch.tensor(0.0))
+    assert torch.isclose(batch_entropy(one), torch.log(torch.tensor(3.0)))  # each image its own: no collapse
+    o, x = torch.rand(4, 3, 1, 4, 4), torch.rand(3, 1, 4, 4)
+    loss = Objective(entropy=0.5)
+    assert torch.isclose(loss(x, x, uniform, o), -0.5 * log4)
+    found = collapse(one)
+    assert found["greatest"] == 1 and found["entropy"] < 1e-6 and 0.7 < found["batch_entropy"] < 0.8
+    assert importance(uniform) < 1e-9 and torch.isclose(importance(torch.eye(4)[:, :1, None, None]), torch.tensor(3.0))
+    assert torch.isclose(load(torch.eye(4).view(4, 4, 1, 1)), torch.tensor(1.0))
+    assert load(torch.eye(4)[:, :1, None, None]) == 4
+
+
+@pytest.mark.row(14)
+def test_the_literal_diversity_loss_asks_for_collapse_and_the_quadratic_form_does_not():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, 8, 8, generator=rng)
+    outputs = x + 0.05 * torch.randn(4, 1, 1, 8, 8, generator=rng)
+    one, uniform = torch.eye(4)[:, :1, None, None], torch.full((4, 1, 1, 1), 0.25)
+    assert diversity_literal(one, outputs) == 0 and diversity_literal(uniform, outputs) > 0.7
+    assert diversity(uniform, outputs) < 0.1 < diversity(one, outputs)
+    raw = similarity(outputs, centred=False)
+    assert raw.min() > 0.95
+    # the ambiguity decomposition (Krogh & Vedelsby 1995), exactly
+    w = weights(4)[:, :1, :1, :1].double()
+    o, t = outputs.double(), x.double()
+    y = (w[:, :, None] * o).sum(0)
+    mean = lambda e: (w[:, 0, 0, 0] * e.square().mean((1, 2, 3, 4))).sum()  # noqa: E731
+    assert torch.isclose((y - t).square().mean(), mean(o - t) - mean(o - y), rtol=1e-12)
+
+
+# --- fits ---
+
+
+class Noisy:
+    """Physics of plain denoising: the data are the noisy image itself."""
+
+    npix = 8
+
+    def prox(self, z, y, rho):
+        return y
+
+    def descend(self, z, y):
+        return y
+
+    def chi2(self, x, y):
+        return (x - y).square().mean((1, 2, 3))
+
+    def start(self, y):
+        return torch.zeros_like(y)
+
+
+def mixture(n: int, sigma: float, seed: int):
+    """Images of one of two kinds, dim or bright, one prior for each; the best weights are the responsibilities."""
+    rng = torch.Generator().manual_seed(seed)
+    means, variance = torch.tensor([0.3, 0.5]), 0.02
+    kind = torch.randint(2, (n,), generator=rng)
+    level = (means[kind] + 0.08 * torch.randn(n, generator=rng)).view(-1, 1, 1, 1)
+    x = level + variance**0.5 * torch.randn(n, 1, 8, 8, generator=rng)
+    y = x + sigma * torch.randn(x.shape, generator=rng)
+    keep = variance / (variance + sigma**2)
+    bank = PriorBank({str(k): wrappers.Function(lambda z, s, m=m: m + keep * (z - m)) for k, m in enumerate(means)})
+    return bank, x, y
+
+
+@pytest.mark.row(26)
+def test_a_gradient_gate_comes_near_the_best_weights_of_a_mixture():
+    """Two kinds of image, levels spread: within 2 % of the error of the exact posterior mean over the two priors."""
+    sigma = 0.3
+    bank, x, y = mixture(600, sigma, 1)
+    _, xt, yt = mixture(400, sigma, 2)
+
+    def make():
+        encoder = Encoder(Router.maps, 8)
+        return Router(encoder, Linear(encoder.channels, 2)), None
+
+    fitted = fit_gate(bank, [(Noisy(), x, y)], [sigma], 1.0, make, schedule=Schedule(steps=200, first=2, batch=64))
+    prior = FusedPrior(bank, fitted[0][0])
+    with torch.no_grad():
+        ours = (prior(yt, sigma) - xt).square().mean()
+        # the posterior weight given the mean brightness, which holds all there is to know of the kind and level
+        o, mean = bank(yt, sigma), yt.mean((1, 2, 3))
+        spread = 0.08**2 + (0.02 + sigma**2) / 64
+        log = torch.stack([-((mean - m) ** 2) / (2 * spread) for m in (0.3, 0.5)])
+        kinds = log.softmax(0)
+        level = sum(k * (m + 0.08**2 / spread * (mean - m)) for k, m in zip(kinds, (0.3, 0.5), strict=True))
+        w = ((level - 0.5) / (0.3 - 0.5)).view(-1, 1, 1, 1)  # sends the fused mean to the posterior level
+        w = w.clamp(0, 1)
+        exact = (w * o[0] + (1 - w) * o[1] - xt).square().mean()
+        average = (o.mean(0) - xt).square().mean()
+    assert ours < 1.02 * exact < average
+
+
+def test_gradient_fits_are_deterministic_and_leave_the_priors_alone():
+    full = zoo.bank(NAMES)
+    before = copy.deepcopy(full.state_dict())
+    array = Interferometer.eht2017(0.1, window=60)
+    sky = black_holes(3, 5)
+    data = [(array, sky.image, array.observe(sky.fine, 0))]
+
+    def voter():
+        return Voter(Encoder(Voter.maps, 4)), None
+
+    runs = [fit_gate(full, data, [0.2, 0.05], 0.1, voter, schedule=Schedule(steps=3)) for _ in range(2)]
+    for (a, _), (b, _) in zip(*runs, strict=True):
+        assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in full.state_dict().items())
+
+
+@pytest.mark.row(7)
+def test_closed_form_finds_a_planted_rule_exactly():
+    """Truth made from the outputs with weights linear in the features: found to float precision, Gram by Gram."""
+    sky = black_holes(4, 21).image
+    bank = zoo.bank(NAMES)
+    z = sky + 0.1 * torch.randn(sky.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        o = bank(z, 0.1)
+        phi = cf.maps((cf.constant, cf.brightness), z, o, torch.full((4,), 0.1), None)
+        theta = torch.tensor([[0.3, 0.2, -0.1, 0.4], [0.1, -0.5, 0.2, 0.3], [0.0, 0.0, 0.0, 0.0]])
+        w = torch.einsum("nf,bfhw->nbhw", theta, phi)
+        w = w + (1 - w.sum(0)) / 3
+        truth = (w[:, :, None] * o).sum(0)
+    physics = Noisy()
+    found = fit_closed_form(
+        bank, [(physics, truth, z)], [0.1], 1.0, features=(cf.constant, cf.brightness), ridges=(1e-10,)
+    )
+    gate = cf.ClosedForm(torch.tensor([0.1]), found["theta"], found["typical"], (cf.constant, cf.brightness))
+    with torch.no_grad():
+        again = FusedPrior(bank, gate)(z, 0.1)
+    assert (again - truth).abs().max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def small():
+    array = Interferometer.eht2017(1.0, window=60)
+    sky = black_holes(16, 33)
+    y = array.observe(sky.fine, 0)
+    sigmas, lam = schedule(0.2, 0.03, 6), 0.1
+    bank = zoo.bank(NAMES)
+    found = fit_closed_form(bank, [(array, sky.image[:8], y[:8])], sigmas, lam)
+    gate = cf.ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"])
+    return array, sky, y, sigmas, lam, bank, gate
+
+
+def psnr(image, sky):
+    return float(metrics.psnr(image[8:], sky.image[8:]).mean())
+
+
+def test_closed_form_beats_the_average_and_every_single_prior_here(small):
+    array, sky, y, sigmas, lam, bank, gate = small
+    run = lambda prior: psnr(hqs(y, array, prior, sigmas=sigmas, lam=lam).image, sky)  # noqa: E731
+    ours = run(FusedPrior(bank, gate))
+    assert ours > run(FusedPrior(bank, gates.average(3))) + 0.5
+    assert ours > max(run(zoo.load(name)) for name in NAMES)
+
+
+def test_its_weights_sum_to_one_and_move_with_the_image(small):
+    _, sky, _, _, _, bank, gate = small
+    x = sky.image[:1]
+    with torch.no_grad():
+        w = gate(x, 0.1, bank(x, 0.1), lambda v: v)
+        moved = torch.roll(x, (3, 5), (2, 3))
+        there = gate(moved, 0.1, bank(moved, 0.1), lambda v: v)
+    assert torch.allclose(w.sum(0), torch.ones_like(w[0]), atol=1e-4)
+    inner = (slice(None), slice(None), slice(20, 44), slice(20, 44))
+    assert torch.allclose(torch.roll(w, (3, 5), (2, 3))[inner], there[inner], atol=2e-2)
+
+
+def test_outside_what_was_fitted_it_falls_back_to_the_average(small):
+    """Another loop, another coverage: never worse than the average; far off in noise or content: the average itself."""
+    array, sky, y, sigmas, lam, bank, gate = small
+    fused, average = FusedPrior(bank, gate), FusedPrior(bank, gates.average(3))
+    x = sky.image[:2]
+    with torch.no_grad():
+        assert torch.allclose(fused(x, 3.0), average(x, 3.0), atol=1e-6)
+        strange = 50 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(fused(strange, 0.1), average(strange, 0.1), atol=1e-4)
+    few = Interferometer.eht2017(0.3, window=60)
+    other = few.observe(sky.fine, 1)
+    for loop, physics, data in ((admm, array, y), (hqs, few, other)):
+        ours, theirs = (psnr(loop(data, physics, p, sigmas=sigmas, lam=lam).image, sky) for p in (fused, average))
+        assert ours >= theirs - 0.02
+
+
+def test_csnet_weighs_by_estimated_error(small):
+    array, sky, y, sigmas, lam, bank, _ = small
+    theta = fit_csnet(bank, [(array, sky.image[:8], y[:8])], sigmas, lam)
+    assert theta.shape == (6, 3, 5)
+    prior = FusedPrior(bank, CsNet(torch.tensor(sigmas), theta))
+    found = prior.fuse(sky.image[:2] + 0.1, 0.1).weights
+    assert torch.allclose(found.sum(0), torch.ones_like(found[0]), atol=1e-5) and (found >= 0).all()
+    run = lambda p: psnr(hqs(y, array, p, sigmas=sigmas, lam=lam).image, sky)  # noqa: E731
+    assert run(prior) > run(FusedPrior(bank, gates.average(3)))
+
+
+def test_csnet_solves_the_quadratic_programme_of_the_true_errors():
+    """With true mean squared errors in place of the estimates M is the error Gram matrix: the identity behind it."""
+    rng = torch.Generator().manual_seed(0)
+    o, x = torch.rand(4, 1, 1, 8, 8, generator=rng).double(), torch.rand(1, 1, 8, 8, generator=rng).double()
+    e = (o - x).flatten(1)
+    mse, apart = e.square().mean(1), (o[:, None] - o[None]).square().flatten(2).mean(2)
+    assert torch.allclose((mse[:, None] + mse[None] - apart) / 2, e @ e.T / 64, atol=1e-12)
+
+
+def test_the_end_to_end_network_learns_from_labels():
+    array, sky = Interferometer.eht2017(1.0, window=60), black_holes(4, 3)
+    y = array.observe(sky.fine, 0)
+    first, again = (fit_end_to_end([(array, sky.image, y)], steps=30) for _ in range(2))
+    with torch.no_grad():
+        image = first(starts(array, y))
+        assert torch.equal(image, again(starts(array, y)))
+        base = starts(array, y)[:, 1:2]
+    assert metrics.psnr(image, sky.image).mean() > metrics.psnr(base, sky.image).mean()
+
+
+@pytest.mark.row(9)
+def test_heads_are_swapped_with_the_encoder_kept():
+    torch.manual_seed(0)
+    encoder = Encoder(Router.maps, 8)
+    first, second = (Router(copy.deepcopy(encoder), head(encoder.channels, 3)) for head in (Cosine, Linear))
+    x = black_holes(1, 2).image
+    assert torch.equal(first.encoder(first.look(x, 0.1, None, None)), second.encoder(second.look(x, 0.1, None, None)))
+    assert not Staged([0.1], [first]).reads_outputs
