@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures paper publish test test-interop train weights lab clean check-env help
+.PHONY: figures paper publish test test-interop train weights rows lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -40,11 +40,13 @@ test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' 
 	@.venv-interop/bin/python -m pytest tests/interop
 
 train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
 	@$(BIN)/python -m fusionlib.training torus galaxies digits faces sr local_torus local_galaxies local_photographs sky
 
 weights:  ## ship what `make train` made: copy it into fusionlib/weights
 	@cp -v build/training/*.safetensors fusionlib/weights/
+
+rows: .venv/.installed-test  ## which test checks which row of what the two essays name
+	@$(BIN)/python -m pytest --rows
 
 lab: .venv/.installed  ## open the chapters in JupyterLab (right click, Open With, Notebook)
 	@$(BIN)/jupyter lab notebooks

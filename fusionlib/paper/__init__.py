@@ -1,6 +1,6 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import figures, headroom, m87, strategies
+from fusionlib.paper import figures, headroom, m87, strategies, trained
 from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
@@ -39,6 +39,7 @@ __all__ = [
     "show",
     "strategies",
     "strategy_specs",
+    "trained",
     "tuned",
     "write_table",
 ]

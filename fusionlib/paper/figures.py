@@ -22,6 +22,7 @@ from fusionlib.paper.figures_strategies import (
     fig05_strategies,
     fig05_weights,
 )
+from fusionlib.paper.figures_trained import fig13_data, fig13_families, fig13_losses, fig13_samples
 
 __all__ = [
     "fig00_coverage",
@@ -47,6 +48,10 @@ __all__ = [
     "fig10_families",
     "fig10_m87",
     "fig10_profiles",
+    "fig13_data",
+    "fig13_families",
+    "fig13_losses",
+    "fig13_samples",
 ]
 
 

@@ -13,6 +13,7 @@ from fusionlib import sky as skies
 from fusionlib.paper.experiment import Spec, device
 from fusionlib.paper.profiles import banks_of
 from fusionlib.paper.tables import score_table
+from fusionlib.priors import guard
 
 LEVELS = (0.05, 0.1, 0.2, 0.4)
 SHOWN = (0.05, 0.1, 0.4)
@@ -58,6 +59,12 @@ def _noisy(n: int, sigma: float, sky: str) -> tuple[Tensor, Tensor]:
     x = skies.split("dev", min(n, have), source=sky).image
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(round(1e4 * sigma)))
     return x.to(device()), (x + sigma * noise).to(device())
+
+
+def faults(names: Sequence[str], n: int, *, sky: str = "") -> dict[str, str]:
+    """Priors that `priors.guard` names, and why, on `n` training images."""
+    clean = skies.split("train", n, source=sky).image.to(device())
+    return guard(zoo.bank(names).to(device()), clean, LEVELS)
 
 
 def one_shot(names: Sequence[str], n: int, *, sky: str = "") -> tuple[dict[str, np.ndarray], pd.DataFrame]:

@@ -37,6 +37,7 @@ from fusionlib.gates import (
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.learn import MSE, Objective, fit_closed_form, fit_gate
 from fusionlib.metrics import blur
+from fusionlib.networks import WEIGHTS, trained
 from fusionlib.oracles import NoiseLevels, Oracle, fit_static
 from fusionlib.pnp import Reconstruction, hqs, schedule
 from fusionlib.priors import PriorBank
@@ -87,7 +88,8 @@ def make(name: str, priors: tuple[str, ...], steps: int, device: torch.device) -
 def code(name: str) -> str:
     """Hash of what makes a method: its maker here, and the modules it uses."""
     kind = name.partition(":")[0]
-    return files.digest([_MAKER_CODE[kind], *(_CODE[module] for module in PARTS[kind][1])])
+    weights = [files.sha256(WEIGHTS / "sky.safetensors")] if kind == "ceiling" else []
+    return files.digest([_MAKER_CODE[kind], *(_CODE[module] for module in PARTS[kind][1]), *weights])
 
 
 def resolution(name: str) -> str:
@@ -114,6 +116,11 @@ def _single(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
 def _average(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     prior = FusedPrior(zoo.bank(priors), average(len(priors))).to(device)
     return Method(_plug(prior, steps), "baseline", len(priors))
+
+
+def _ceiling(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """A denoiser trained on the sky itself, 10,000 simulated images of it: in no bank, a bound of a kind."""
+    return Method(_plug(trained("sky").to(device), steps), "ceiling", 1)
 
 
 def _rml(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -439,6 +446,7 @@ MAKERS: dict[str, Callable[[str, tuple[str, ...], int, torch.device], Method]] =
     "c": _c,
     "mgpf": _mgpf,
     "oracle": _oracle,
+    "ceiling": _ceiling,
 }
 RESOLVED = ("consensus", "gradient", "a", "b", "c", "mgpf")  # whose argument is their resolution
 # what a method uses of this module, and of the library
@@ -461,6 +469,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "csnet": (("_fitted_gate",), ("pnp", "csnet")),
     "unet": ((), ("supervised",)),
     "oracle": ((), ("pnp", "oracles")),
+    "ceiling": ((), ("pnp", "networks")),
     **{kind: (_STATIC, ("pnp", "oracles"))
        for kind in ("static_simplex", "static_affine", "single_identity", "noise_levels")},
     **{kind: ((*_STATIC, "_closed", "_closed_control"), ("pnp", "oracles", "learn"))

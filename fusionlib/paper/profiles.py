@@ -7,6 +7,7 @@ from typing import Any
 
 from fusionlib import sky as skies
 from fusionlib.families import FAMILIES
+from fusionlib.networks import WEIGHTS
 from fusionlib.paper.experiment import HQS_GRID, RML_GRID, Grid, Spec
 from fusionlib.zoo import BANKS
 
@@ -154,6 +155,8 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     """Chapter 01: single priors, simple weights, controls, oracles; with the bank, and with the bank less the torus."""
     p = profile_of(profile)
     rows = [s for s in baseline_specs(profile, priors, sky=sky) if s.coverage in p.headroom]
+    if (WEIGHTS / "sky.safetensors").exists():
+        rows += [replace(s, method="ceiling", priors=()) for s in rows if s.method == f"single:{priors[0]}"]
     for bank in banks_of(priors):
         found = [s for s in baseline_specs(profile, bank, sky=sky) if s.coverage in p.headroom]
         rows += [s for s in found if s.method == "average"]
@@ -260,4 +263,5 @@ CHAPTERS = [
     Chapter("04_strategy_b", _only("b:image"), {"smoke": 60, "quick": 60, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 60, "paper": 7200}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]

@@ -25,6 +25,8 @@ from fusionlib import files, zoo
 from fusionlib.baselines import COVERAGE, released_data
 from fusionlib.paper.chapter import chapter_of, failed_notebook, made_by, parameters_of, source
 from fusionlib.paper.experiment import (
+    HQS_GRID,
+    RML_GRID,
     Spec,
     arrays,
     content,
@@ -35,9 +37,13 @@ from fusionlib.paper.experiment import (
     store_paths,
     tuning,
 )
+from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
-from fusionlib.paper.profiles import CHAPTERS, Chapter, profile_of
+from fusionlib.paper.profiles import CHAPTERS, FITTED, LEARNED, Chapter, profile_of
 from fusionlib.sky import NPIX
+
+GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
+FITTED_KINDS = (*FITTED, *LEARNED, "csnet", "closed_form", "closed_single", "closed_levels", "unet")
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         )
     jobs: dict[str, tuple[str, list[str]]] = {}
     graph: dict[str, tuple[str, str, list[str]]] = {}
-    parts = ("chapter", "figures", "tables", "profiles", "headroom", "strategies", "m87")
+    parts = ("chapter", "figures", "tables", "profiles", "headroom", "strategies", "m87", "trained")
     code = files.code_hash(*(f"paper.{part}" for part in parts))
     for chapter in chapters:
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
@@ -103,24 +109,30 @@ def _stored(key: str) -> bool:
 
 
 def estimate(plan: Plan) -> float:
-    """Expected job seconds on one core, from timing each method now on a blank image."""
-    rates: dict[tuple[str, tuple[str, ...], str], float] = {}
+    """Expected job seconds on one core: prior calls, data steps and RML as timed now on a blank image, and rough
+    allowances for learning."""
+    prior_seconds: dict[str, float] = {}
+    rates: dict[tuple[str, str], float] = {}
     total = 0.0
     for text, _ in plan.jobs.values():
         s = Spec.from_dict(json.loads(text))
-        kind = (s.method, s.priors, s.regime)
-        if kind not in rates:
-            array, settings = arrays(replace(s, coverage=1.0))[0], settings_grid(s)[0]
+        kind = s.method.partition(":")[0]
+        for name in set(s.priors) - set(prior_seconds):
+            prior_seconds[name] = milliseconds(zoo.load(name).to(device()), batch=8) / 1e3
+        base = "rml" if kind == "rml" else "single:identity"
+        if (base, s.regime) not in rates:
+            array = arrays(replace(s, coverage=1.0))[0]
             y = array.observe(torch.full((4, 1, NPIX, NPIX), 0.03, device=device()), 0)
-            short = max(2, s.steps // 10)
-            x, method = torch.zeros(4, 1, NPIX, NPIX, device=device()), method_of(replace(s, steps=short))
-            fitted = method.fit(settings, [(array, x, y)]) if method.fit else {}
-            for _ in range(2):
-                seconds = method.run(settings, fitted, array, y, x, None).seconds
-            rates[kind] = seconds / 4 * s.steps / short
+            like = replace(s, method=base, priors=() if base == "rml" else ("identity",), steps=4, grid=GRIDS[base])
+            x, settings = torch.zeros(4, 1, NPIX, NPIX, device=device()), settings_grid(like)[0]
+            rates[base, s.regime] = method_of(like).run(settings, {}, array, y, x, None).seconds / 16
+        calls = 7 / len(s.priors) if kind in ("noise_levels", "closed_levels") else 1.0
+        rate = s.steps * (rates[base, s.regime] + calls * sum(prior_seconds[name] for name in s.priors))
         lists = len(COVERAGE[s.coverage]) if not s.observation else 1
-        images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2
-        total += images * rates[kind] + 4
+        fits = kind in FITTED_KINDS
+        images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2 * (2 if fits else 1)
+        learning = 150.0 if s.method.endswith(":pixel") else 40.0
+        total += images * rate + 4 + learning * (kind in LEARNED and not s.n_test)
     return total
 
 

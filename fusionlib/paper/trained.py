@@ -1,0 +1,101 @@
+"""Chapter 13: how our own priors were trained, from what their weights' files say of it, and what they learned."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from fusionlib import datasets, files, metrics, zoo
+from fusionlib.families import FAMILIES, geometric
+from fusionlib.interferometer import Interferometer
+from fusionlib.networks import NETWORKS, WEIGHTS, Score, trained
+from fusionlib.paper.experiment import device
+from fusionlib.pnp import hqs, schedule
+from fusionlib.torus import tori
+
+SETTINGS = {"sigmas": schedule(0.2, 0.02, 16), "lam": 0.1}
+
+
+def shipped() -> list[str]:
+    """Our networks whose weights are here."""
+    return [name for name in NETWORKS if (WEIGHTS / f"{name}.safetensors").exists()]
+
+
+def facts(name: str) -> dict:
+    """What the weights' file says of the training."""
+    with safe_open(WEIGHTS / f"{name}.safetensors", "pt") as file:
+        return json.loads((file.metadata() or {}).get("training", "{}"))
+
+
+def recipe_table() -> pd.DataFrame:
+    """One row per network: what it was trained on and how long, and the SHA-256 of its weights."""
+    rows = []
+    for name in shipped():
+        found = facts(name)
+        losses = found.pop("losses", [(0, float("nan"))])
+        count = sum(p.numel() for p in NETWORKS[name]().parameters())
+        low, high = found.pop("sigma", (float("nan"),) * 2)
+        rows.append(
+            {"network": name, **{k: v for k, v in found.items() if k != "recipe"}, "sigma_low": low, "sigma_high": high}
+            | {"parameters": count, "last_loss": losses[-1][1]}
+            | {"sha256": files.sha256(WEIGHTS / f"{name}.safetensors")[:16]}
+        )
+    return pd.DataFrame(rows)
+
+
+def loss_table() -> pd.DataFrame:
+    """network, step, loss: the course of every training."""
+    rows = [(name, step, loss) for name in shipped() for step, loss in facts(name).get("losses", [])]
+    return pd.DataFrame(rows, columns=["network", "step", "loss"])
+
+
+def data_pictures(n: int = 6) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The first batch of each set of training images, as the networks see them, (sets, n, 64, 64); what is missing."""
+    found, lacking = {}, {}
+    rng = torch.Generator().manual_seed(0)
+    for name in ("torus", "galaxies", "photographs", "faces", "digits"):
+        try:
+            images = tori(n, 11).image if name == "torus" else datasets.DATASETS[name]()
+        except ValueError as error:
+            lacking[name] = str(error)
+            continue
+        images = images[torch.randperm(len(images), generator=rng)[:n]]
+        found[name] = (images / images.amax((1, 2, 3), keepdim=True))[:, 0]
+    return {"image": torch.stack(list(found.values())).numpy(), "name": np.array(list(found))}, lacking
+
+
+@torch.inference_mode()
+def digit_samples(n: int = 8, steps: int = 60, seed: int = 0) -> dict[str, np.ndarray]:
+    """Images that the digit diffusion makes of noise alone: the probability flow from sigma = 20, Euler steps."""
+    score = trained("digits")
+    assert isinstance(score, Score)
+    prior = zoo.load("digits").to(device())
+    x = 20 * torch.randn(n, 1, 64, 64, generator=torch.Generator().manual_seed(seed)).to(device())
+    sigmas = schedule(20.0, 0.01, steps)
+    for now, after in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+        x = x + (after - now) * (x - prior(x, now)) / now
+    return {"image": x[:, 0].cpu().numpy()}
+
+
+def family_table(n: int, seed: int = 505) -> pd.DataFrame:
+    """prior, family, psnr: each prior inside the loop on geometric families, with the same settings for all of them."""
+    array = Interferometer.eht2017(window=60).to(device())
+    data: dict[str, tuple[Tensor, Tensor]] = {}
+    for family in FAMILIES:
+        sky = geometric(family, n, seed)
+        data[family] = (sky.image.to(device()), array.observe(sky.fine.to(device()), seed))
+    rows = []
+    for name in _priors():
+        prior = zoo.load(name).to(device())
+        for family, (truth, y) in data.items():
+            image = hqs(y, array, prior, **SETTINGS).image  # type: ignore[arg-type]
+            rows.append((name, family, float(metrics.psnr(image, truth).mean())))
+    return pd.DataFrame(rows, columns=["prior", "family", "psnr"])
+
+
+def _priors() -> Sequence[str]:
+    return [name for name in ("identity", *shipped()) if name in zoo.PRIORS]

@@ -1,0 +1,89 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 13 · Training our own priors
+#
+# **What were the priors of this project trained on, how, and are they any good?**
+#
+# The networks ship with the project, so that nothing here needs to run for the other chapters. `make train` trains them
+# anew (hours on two cores, resumable), `make weights` ships what came of it; this chapter reads what the shipped files
+# say of themselves. None of the priors has seen the sky of the experiments. `sky` has: it is the in-domain ceiling,
+# trained on 10,000 simulated black holes of a stream of its own, and stands in no bank.
+
+# %%
+import pandas as pd
+import torch
+
+from fusionlib import paper, training
+from fusionlib.paper import trained
+
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+
+# %% tags=["parameters"]
+profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
+train: list = []  # recipes to train now, such as ["torus"]: hours; into build/training, shipped by `make weights`
+
+# %%
+out = paper.output(profile)
+for name in train:
+    training.train(name)
+
+# %% [markdown]
+# ## Recipes
+#
+# All are trained with Adam, a cosine rate, averaged weights and noise levels log-uniform between `sigma_low` and
+# `sigma_high`, on the CPU; `seconds` is what it took there. The weights of the last step ship: no checkpoint was
+# chosen, neither on this sky nor on another.
+
+# %%
+recipes = trained.recipe_table()
+paper.write_table(recipes, "tab13_recipes", out)
+recipes
+
+# %%
+facts = {"profile": profile}
+paper.save(paper.figures.fig13_losses, trained.loss_table(), out, **facts)
+
+# %% [markdown]
+# ## What they have seen
+#
+# Six images of every set, each over its own peak. Batches are turned, mirrored, moved and scaled beyond that. The faces
+# are 100 images of 25 pixels: thin data, and the weakest prior.
+
+# %%
+pictures, lacking = trained.data_pictures()
+paper.save(paper.figures.fig13_data, pictures, out, **facts)
+
+# %%
+pd.Series(lacking, name="cannot be had here", dtype=str)
+
+# %% [markdown]
+# ## Does the diffusion model draw digits?
+#
+# The prior `digits` is the score of a diffusion model. Left to itself, from noise, it draws:
+
+# %%
+paper.save(paper.figures.fig13_samples, trained.digit_samples(), out, **facts)
+
+# %% [markdown]
+# ## Inside the loop, on other families
+#
+# Geometric skies (no black holes), the same settings of the loop for all, so that a prior can be judged without the sky
+# of the experiments. Dashed: the local networks, which see 15 pixels.
+
+# %%
+families = trained.family_table(2 if profile == "smoke" else 8)
+paper.write_table(families, "tab13_families", out)
+paper.save(paper.figures.fig13_families, families, out, **facts)
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+paper.show(paper.provenance(chapter="13_train_priors", profile=profile))
