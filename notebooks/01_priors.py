@@ -46,7 +46,8 @@ pd.concat([cards.set_index("prior"), pd.Series(lacking, name="missing", dtype=st
 # ## The guard
 #
 # Before any of them is used: does a prior keep its contract, and does it make labelled images with white noise worse
-# than they came? Named here are those that do, by more than 1 dB at some noise level; `-p priors=[...]` leaves them out.
+# than they came? Named here are those that do, by more than 1 dB at some noise level; `-p priors=[...]` leaves them
+# out.
 
 # %%
 pd.Series(headroom.faults(found, n=4, sky=sky), name="at fault", dtype=str)
@@ -88,8 +89,8 @@ paper.save(paper.figures.fig01_winners, headroom.winners(found, min(n_show, 4), 
 # Simple weights fitted on the labelled images (`static_*`: one weight per prior and iteration, on the simplex or free
 # of sign), controls that no gain should be confused with (`single_identity`: the best prior relaxed; `noise_levels`:
 # the best prior told six noise levels, and the identity), and oracles that see the truth and pick greedily: a prior per
-# image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel. In the quick profile all of
-# these choose among 4 settings of the loop, the others among 24.
+# image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel. In the quick profile all
+# of these choose among 4 settings of the loop, the others among 24.
 
 # %%
 specs = paper.headroom_specs(profile, found, sky=sky)

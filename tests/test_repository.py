@@ -46,7 +46,7 @@ def test_imports_point_downward():
         "priors networks classical ffdnet srmd dncnn hsc wrappers foreign zoo datasets rings",
         "gates adapters closed_form fusion",
         "pnp rml",
-        "training oracles learn csnet supervised",
+        "training oracles learn csnet supervised meta",
         "paper",
         "__init__",
     ]
