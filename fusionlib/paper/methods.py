@@ -36,6 +36,7 @@ from fusionlib.gates import (
 )
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.learn import MSE, Objective, fit_closed_form, fit_gate
+from fusionlib.mace import mace
 from fusionlib.metrics import blur
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.oracles import NoiseLevels, Oracle, fit_static
@@ -116,6 +117,15 @@ def _single(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
 def _average(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     prior = FusedPrior(zoo.bank(priors), average(len(priors))).to(device)
     return Method(_plug(prior, steps), "baseline", len(priors))
+
+
+def _mace(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    bank = zoo.bank(priors).to(device)
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        return mace(y, array, bank, sigmas=_sigmas(s, steps), lam=s["lam"], start=start)
+
+    return Method(run, "baseline", len(priors))
 
 
 def _ceiling(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -432,6 +442,7 @@ MAKERS: dict[str, Callable[[str, tuple[str, ...], int, torch.device], Method]] =
     "static_simplex": _static_simplex,
     "static_affine": _static_affine,
     "consensus": _consensus,
+    "mace": _mace,
     "csnet": _csnet,
     "top": _top,
     "unet": _unet,
@@ -465,6 +476,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "single": ((), ("pnp",)),
     "average": ((), ("pnp", "gates")),
     "rml": ((), ("rml",)),
+    "mace": ((), ("mace",)),
     "consensus": (("_cell",), ("pnp", "gates")),
     "csnet": (("_fitted_gate",), ("pnp", "csnet")),
     "unet": ((), ("supervised",)),

@@ -169,7 +169,7 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     return list(dict.fromkeys(rows))
 
 
-SIMPLE = ("consensus:image", "csnet", "top:1", "top:2", "unet")
+SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "unet")
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "gradient:pixel")
 
