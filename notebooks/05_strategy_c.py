@@ -95,7 +95,9 @@ paper.save(paper.figures.fig05_reconstructions, strategies.pictures(compared, sh
 # %% [markdown]
 # ## What was learned
 #
-# TODO
+# In the quick profile, with its few labelled images: looking at the outputs does not help the vote: it stays below
+# strategy A and below the single best prior, and not far from the vote without training and from CsNet. Agreement
+# among priors is no sign of being right when most of them know nothing of the object.
 
 # %% [markdown]
 # ## Provenance
