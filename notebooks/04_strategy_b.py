@@ -97,9 +97,9 @@ paper.save(paper.figures.fig04_reconstructions, strategies.pictures(compared, sh
 # ## What was learned
 #
 # In the quick profile, with its few labelled images: strategy B comes out level with the single best prior where the
-# torus is in the bank, since the null slot gives nearly everything to the shared prior, and gains a little without
-# it. The adapters are trained on the same few images as the router. Whether meta-learning closes what is left between
-# training and development images is not tried here.
+# torus is in the bank (the null slot leaves it most of the weight), and gains a little without it. The adapters are
+# trained on the same few images as the router. Whether meta-learning closes what is left between training and
+# development images is not tried here.
 
 # %% [markdown]
 # ## Provenance
