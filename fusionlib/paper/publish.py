@@ -129,13 +129,14 @@ def publish(profile: str) -> None:
 
 
 def _publish_scores(folder: Path, profile: str) -> None:
-    """Into the published store: tuned settings of every profile, and all scores of the paper's; what is stale goes."""
+    """Into the published store: tuned settings of every profile, all scores of the paper's, and of the others those at
+    partial coverage, so that a fresh checkout has less to compute; what is stale goes."""
     kept = {
         record_key(s)
         for name in {profile, "quick", "paper"}
         for chapter in CHAPTERS
         for spec in chapter.specs(name)
-        for s in {tuning(spec), *([spec] if name == "paper" else [])}
+        for s in {tuning(spec), *([spec] if name == "paper" or spec.coverage < 1 else [])}
     }
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.npz"):
