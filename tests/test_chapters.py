@@ -59,7 +59,7 @@ def test_all_chapters_run_resume_after_a_kill_and_are_then_up_to_date(home):
     assert before
 
     second = runner(home)
-    said = second.communicate(timeout=600)[0]
+    said = second.communicate(timeout=1200)[0]
     assert second.returncode == 0, said
     assert len(records(home)) > len(before)
     # a record whose job was killed between writing and returning may be made again; every other is left alone

@@ -194,7 +194,10 @@ def strategy_specs(
         like = next(s for s in rows if s.method == "static_affine" and s.priors == bank)
         whole = bank == tuple(priors)
         wanted = only if whole else [m for m in only if m.endswith(":image")]
+        fine = (":8", ":pixel") if profile == "smoke" else ()  # slow to learn
         for method in (*(SIMPLE if whole else ("csnet",)), *CONTROLS, *OURS, *wanted):
+            if method.endswith(fine):
+                continue
             kind = method.partition(":")[0]
             grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]
             rows.append(replace(like, method=method, grid=grid, priors=() if kind == "unet" else bank))
