@@ -46,11 +46,15 @@ strategies.shapes(gates.Router(encoder, gates.Cosine(encoder.channels, n)), x, 0
 # %% [markdown]
 # ## Fitted where it is used
 #
-# Every gate is fitted along the trajectory it will take: iteration k on the images that iterations 0 .. k - 1, already
-# fitted, lead to, starting from the gate before. The frozen priors are called once per image and iteration. The rows
-# beside it are fitted on the same labelled images, the reference is the single prior that is best on them, and the bank
-# is repeated without the torus, its near-domain prior. Gates learned by gradient descent, and the U-Net, get one
-# setting of the loop (the one tuned for the best single prior), the others are tuned over several.
+# Every gate is fitted along the trajectory it will take: iteration k on the images that iterations 0 .. k - 1,
+# already fitted, lead to, starting from the gate before. The frozen priors are called once per image and iteration.
+# The rows beside it are fitted on the same labelled images, the reference is the single prior that is best on them,
+# and the bank is repeated without the torus, its near-domain prior.
+#
+# Not all rows are tuned alike in the quick profile: gates learned by gradient descent and the U-Net get one setting
+# (`learned` and `unet` in the profiles), the gates that are solved for choose among 4, single priors, average and RML
+# among 24. The fits here are supervised; the essay's strategy A is meta-learned, for which the rules are in
+# `fusionlib.meta`.
 
 # %%
 specs = paper.strategy_specs(profile, found, only=("a:image", "a:8", "a:pixel", "mgpf:image"), sky=sky)
@@ -97,9 +101,10 @@ paper.save(paper.figures.fig03_reconstructions, strategies.pictures(compared, sh
 # %% [markdown]
 # ## What was learned
 #
-# In the quick profile, with its few labelled images: finer is better, per pixel above per patch above per image, and
-# cutting the gate to its largest weights loses, so the essays' case against hard selection holds here. Per image, a
-# softmax gate stays below the single best prior of a bank that has the torus in it.
+# In the quick profile, with its few labelled images: finer is better, per pixel above per patch above per image.
+# Keeping the two largest weights of the gate changes next to nothing, keeping one loses a little: little of what the
+# essays hold against hard selection shows here, where most of the weight lies on one prior and the identity anyway.
+# Per image, a softmax gate stays below the single best prior of a bank that has the torus in it.
 #
 # The closed form is the row to look at without the torus: there it gains about a decibel over the best single prior,
 # and more than its controls do (the best prior and the identity under the same gate; the best prior at six noise

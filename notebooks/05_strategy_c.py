@@ -45,11 +45,8 @@ strategies.shapes(gates.Voter(gates.Encoder(gates.Voter.maps)), x, 0.1, torch.ra
 # %% [markdown]
 # ## Fitted where it is used
 #
-# Every gate is fitted along the trajectory it will take: iteration k on the images that iterations 0 .. k - 1, already
-# fitted, lead to, starting from the gate before. The frozen priors are called once per image and iteration. The rows
-# beside it are fitted on the same labelled images, the reference is the single prior that is best on them, and the bank
-# is repeated without the torus, its near-domain prior. Gates learned by gradient descent, and the U-Net, get one
-# setting of the loop (the one tuned for the best single prior), the others are tuned over several.
+# As in chapter 03: along the trajectory, on the same few labelled images as the rows beside it, with one setting of
+# the loop where those choose among 4 or 24; repeated without the torus.
 
 # %%
 specs = paper.strategy_specs(profile, found, only=("c:image",), sky=sky)
@@ -95,9 +92,9 @@ paper.save(paper.figures.fig05_reconstructions, strategies.pictures(compared, sh
 # %% [markdown]
 # ## What was learned
 #
-# In the quick profile, with its few labelled images: looking at the outputs does not help the vote: it stays below
-# strategy A and below the single best prior, and not far from the vote without training and from CsNet. Agreement
-# among priors is no sign of being right when most of them know nothing of the object.
+# In the quick profile, with its few labelled images: looking at the outputs does not help the vote. It stays below
+# the single best prior and below strategy A (chapter 03), and not far from the vote without training and from CsNet.
+# Agreement among priors is no sign of being right when most of them know nothing of the object.
 
 # %% [markdown]
 # ## Provenance
