@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fusionlib.gates import nearest
+
 
 class Residual(nn.Module):
     """A small residual per output: u + conv(silu(conv(u))), `width` channels inside; the identity at the start."""
@@ -25,7 +27,7 @@ class Residual(nn.Module):
 
 
 class Staged(nn.Module):
-    """Adapters for each noise level of a loop; in between the nearest in log sigma, by the mean of a batch."""
+    """Adapters for each noise level of a loop; in between the nearest in log sigma."""
 
     levels: Tensor
 
@@ -35,5 +37,8 @@ class Staged(nn.Module):
         self.adapters = nn.ModuleList(adapters)
 
     def forward(self, outputs: Tensor, sigma: float | Tensor) -> Tensor:
-        level = torch.as_tensor(sigma, dtype=self.levels.dtype, device=self.levels.device).log().mean()
-        return self.adapters[int((self.levels - level).abs().argmin())](outputs, sigma)
+        stage, _ = nearest(self.levels, sigma, outputs.shape[1])
+        if bool((stage == stage[0]).all()):
+            return self.adapters[int(stage[0])](outputs, sigma)
+        s = torch.as_tensor(sigma)
+        return torch.cat([self.adapters[int(k)](outputs[:, b : b + 1], s[b]) for b, k in enumerate(stage)], 1)

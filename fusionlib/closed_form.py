@@ -7,10 +7,10 @@ the least squares fit to labelled images needs no iterations, and whatever w is,
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.gates import DataStep, _given
+from fusionlib.gates import DataStep, given, nearest
+from fusionlib.metrics import smooth
 
 Features = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 SPREAD = 5.0  # features in units of sigma are cut off here
@@ -53,16 +53,6 @@ def structure(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tens
 ALL: tuple[Features, ...] = (constant, context, spread, brightness, structure)
 
 
-def smooth(u: Tensor, scale: float) -> Tensor:
-    """Gaussian blur of images (B, 1, H, W), standard deviation in pixels, borders reflected."""
-    reach = int(3 * scale + 0.5)
-    t = torch.arange(-reach, reach + 1, dtype=u.dtype, device=u.device)
-    kernel = torch.exp(-(t**2) / (2 * scale**2))
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    u = F.pad(u, (reach,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(u, kernel), kernel.mT)
-
-
 def _peak(m: Tensor) -> Tensor:
     return smooth(m, 4.0).amax((2, 3), keepdim=True).clamp(min=0.05)
 
@@ -94,15 +84,14 @@ class ClosedForm(nn.Module):
     def forward(
         self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None
     ) -> Tensor:
-        o = _given(outputs)
+        o = given(outputs)
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
         phi = maps(self.features, x, o, s, data_step)
-        away = (self.levels[None] - s.log()[:, None]).abs()
-        stage = away.argmin(1)
+        stage, away = nearest(self.levels, s, len(x))
         gap = self.levels.diff().abs().max() if len(self.levels) > 1 else torch.tensor(0.1).to(s)
         mean, most = self.typical[stage].unbind(1)
         off = ((phi.mean((2, 3)) - mean).abs() / most).amax(1)
-        trust = (2 - off / 2).clamp(0, 1) * (2 - away.amin(1) / gap).clamp(0, 1)
+        trust = (2 - off / 2).clamp(0, 1) * (2 - away / gap).clamp(0, 1)
         w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage] * trust[:, None, None], phi)
         return w + (1 - w.sum(0)) / len(w)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fusionlib.gates import DataStep, _given
+from fusionlib.gates import DataStep, given, nearest
 from fusionlib.learn import Data, Stage, along_trajectory
 from fusionlib.oracles import simplex_weights
 from fusionlib.priors import PriorBank
@@ -31,13 +31,18 @@ class CsNet(nn.Module):
     def forward(
         self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None
     ) -> Tensor:
-        o = _given(outputs)
+        o = given(outputs)
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
-        stage = (self.levels[None] - s.log()[:, None]).abs().argmin(1)
+        stage, _ = nearest(self.levels, s, len(x))
         mse = torch.einsum("bnf,bnf->bn", statistics(x, o, s, data_step), self.theta[stage]).exp()
-        apart = (o[:, None] - o[None]).square().mean((3, 4, 5)).permute(2, 0, 1)
-        gram = (mse[:, :, None] + mse[:, None] - apart) / 2
-        return torch.stack([simplex_weights(g) for g in gram], 1)[:, :, None, None].to(x)
+        return weights(mse, o)
+
+
+def weights(mse: Tensor, outputs: Tensor) -> Tensor:
+    """The weights (N, B, 1, 1) that mean squared errors (B, N) ask for, of outputs (N, B, 1, H, W)."""
+    apart = (outputs[:, None] - outputs[None]).square().mean((3, 4, 5)).permute(2, 0, 1)
+    gram = (mse[:, :, None] + mse[:, None] - apart) / 2
+    return torch.stack([simplex_weights(g) for g in gram], 1)[:, :, None, None].to(outputs)
 
 
 def statistics(x: Tensor, outputs: Tensor, sigma: Tensor, data_step: DataStep | None) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fusionlib.priors import sigma_map
+from fusionlib.foreign import Range
 from fusionlib.published import HSC_SCORE, fetch
 from fusionlib.wrappers import VP
 
@@ -48,19 +48,6 @@ class ScoreNet(nn.Module):
         return self.out(self.norm(h).view(shape))
 
 
-class Scaled(nn.Module):
-    """A prior that knows images `scale` times as bright: D(x, sigma) = prior(scale x, scale sigma) / scale."""
-
-    img_channels, img_resolution = 1, 64
-
-    def __init__(self, prior: nn.Module, scale: float):
-        super().__init__()
-        self.prior, self.scale = prior, scale
-
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return self.prior(self.scale * x, self.scale * sigma_map(sigma, x).flatten()) / self.scale
-
-
 def read_equinox(path: Path) -> list[np.ndarray]:
     """The arrays of an equinox file: numpy arrays one after the other."""
     found = []
@@ -94,9 +81,11 @@ def scorenet(path: Path) -> ScoreNet:
     return net
 
 
-def hsc(scale: float = 3.0) -> Scaled:
+def hsc(scale: float = 3.0) -> Range:
     """The galaxy prior (galaxygrad 0.2.1, HSC_ScoreNet64; no licence stated), through Tweedie's formula.
 
     Its galaxies are some times as bright as our images: `scale`.
     """
-    return Scaled(VP(scorenet(fetch(HSC_SCORE))), scale)
+    prior = Range(VP(scorenet(fetch(HSC_SCORE))), 0.0, scale)
+    prior.img_resolution = 64  # type: ignore[assignment]
+    return prior

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 R_MAX = 60.0  # crossings beyond this radius are empty sky
+NEAR = 1e-5  # nearer to the horizon than this part of it a ray is captured: no light comes from there
 
 
 class Crossing(NamedTuple):
@@ -84,7 +85,7 @@ def trace(
 
     state, accelerate = _motion(alpha, beta, lam, eta, a, i)
     drag = torch.zeros_like(alpha)  # frame dragging part of phi
-    u_horizon = 1 / horizon(a)
+    u_horizon = (1 - NEAR) / horizon(a)
     alive = reaches.to(alpha)
 
     def dragging(u: Tensor) -> Tensor:

@@ -14,10 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib import closed_form as cf
+from fusionlib.datasets import turned
 from fusionlib.fusion import spread
-from fusionlib.gates import DataStep, Learned
+from fusionlib.gates import DataStep
+from fusionlib.losses import Objective
+from fusionlib.oracles import affine_weights, simplex_weights
 from fusionlib.pnp import Physics
 from fusionlib.priors import PriorBank
+from fusionlib.routing import Learned
 
 Data = Sequence[tuple[Physics, Tensor, Any]]  # instrument, truth (B, 1, H, W), data
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -58,6 +62,21 @@ def _data_step(physics: Physics, y: Any, rho: float) -> DataStep:
     return lambda v: physics.prox(v, y, rho)
 
 
+def fit_static(bank: PriorBank, data: Data, sigmas: Sequence[float], lam: float, *, simplex: bool) -> Tensor:
+    """Weights (K, N), one for each prior and iteration of `pnp.hqs`: on the simplex, or free of sign."""
+    found = []
+
+    def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
+        errors = torch.cat([(s.outputs - s.truth).flatten(1) for s in stages], 1)
+        gram = (errors @ errors.T).cpu()
+        w = simplex_weights(gram) if simplex else affine_weights(gram)
+        found.append(w)
+        return lambda s: _fused(w.to(s.outputs).view(-1, 1, 1, 1), s.outputs)
+
+    along_trajectory(bank, data, sigmas, lam, fit)
+    return torch.stack(found)
+
+
 def fit_closed_form(
     bank: PriorBank,
     data: Data,
@@ -91,7 +110,7 @@ def fit_closed_form(
         found["ridge"].append(torch.tensor(ridge))
         level = torch.tensor([stages[0].sigma])
         gate = cf.ClosedForm(level, theta[None], found["typical"][-1][None], features).to(theta.device)
-        return lambda s: (gate(s.x, s.sigma, s.outputs, s.data_step)[:, :, None] * s.outputs).sum(0)
+        return lambda s: _fused(gate(s.x, s.sigma, s.outputs, s.data_step), s.outputs)
 
     along_trajectory(bank, data, sigmas, lam, fit)
     return {name: torch.stack(values) for name, values in found.items()}
@@ -105,38 +124,6 @@ def _columns(stages: list[Stage], features: Sequence[cf.Features]) -> Iterator[t
         mean = s.outputs.mean(0)
         for b in range(len(s.x)):
             yield phi[b].flatten(1), (s.outputs[:, b] - mean[b]).flatten(1), (s.truth[b] - mean[b]).flatten()
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Loss of a gradient fit: `main` mse, l1 or focal, plus weighted terms on the weights.
-
-    `entropy` is the seed's form, weight times sum w log w (positive spreads the weights of each image), `batch_entropy`
-    the same of the mean weights; `diversity` w' S w, `literal` its form without diagonal; `importance`, `load`.
-    All but `diversity` need weights on the simplex; with others they raise ValueError.
-    """
-
-    main: str = "mse"
-    entropy: float = 0.0
-    batch_entropy: float = 0.0
-    diversity: float = 0.0
-    literal: float = 0.0
-    importance: float = 0.0
-    load: float = 0.0
-
-    def __call__(self, fused: Tensor, truth: Tensor, w: Tensor, outputs: Tensor) -> Tensor:
-        error = fused - truth
-        mains = {"mse": lambda: error.square().mean(), "l1": lambda: error.abs().mean(), "focal": lambda: focal(error)}
-        if self.main not in mains:
-            raise ValueError(f"Objective: main must be one of {sorted(mains)}, got {self.main!r}")
-        terms = {"entropy": entropy, "batch_entropy": batch_entropy, "importance": importance, "load": load}
-        used = {name: getattr(self, name) for name in terms if getattr(self, name)}
-        if used and bool((w < -1e-6).any()):
-            raise ValueError(f"Objective: {sorted(used)} need weights on the simplex, these have negative ones")
-        signs = {"entropy": -1.0, "batch_entropy": -1.0}
-        total = mains[self.main]() + sum(v * signs.get(name, 1.0) * terms[name](w) for name, v in used.items())
-        total = total + (self.diversity * diversity(w, outputs) if self.diversity else 0.0)
-        return total + (self.literal * diversity_literal(w, outputs) if self.literal else 0.0)
 
 
 @dataclass(frozen=True)
@@ -169,28 +156,26 @@ def fit_gate(
     Each starts from the one before it. Images are mirrored and turned by right angles at random, the maps that the gate
     looks at with them. Deterministic from the seed of the `schedule`.
     """
-    torch.manual_seed(schedule.seed)
-    part = make()
+    with torch.random.fork_rng([]):
+        torch.manual_seed(schedule.seed)
+        start = make()
     fitted: list[tuple[Learned, nn.Module | None]] = []
     device = data[0][1].device
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
-            gate, adapters = copy.deepcopy(fitted[-1] if fitted else part)
+            gate, adapters = copy.deepcopy(fitted[-1] if fitted else start)
             gate.to(device)
             if adapters is not None:
                 adapters.to(device)
-            maps = torch.cat([gate.look(s.x, s.sigma, s.outputs, s.data_step) for s in stages]).clone()
-            outputs = torch.cat([s.outputs for s in stages], 1).clone()
-            truth = torch.cat([s.truth for s in stages]).clone()
-            many = schedule.steps * (1 if fitted else schedule.first)
-            _descend(gate, adapters, maps, outputs, truth, many, len(fitted), objective, schedule)
+            rng = torch.Generator().manual_seed(schedule.seed * 1000 + len(fitted))
+            steps = schedule.steps * (1 if fitted else schedule.first)
+            _descend(gate, adapters, stages, steps, objective, schedule, rng)
         fitted.append((gate, adapters))
 
         def fuse(s: Stage) -> Tensor:
             w = gate.weigh(gate.look(s.x, s.sigma, s.outputs, s.data_step))
-            adapted = adapters(s.outputs, s.sigma) if adapters is not None else s.outputs
-            return (spread(w, *s.x.shape[2:]) * adapted).sum(0)
+            return _fused(w, adapters(s.outputs, s.sigma) if adapters is not None else s.outputs)
 
         return fuse
 
@@ -198,105 +183,35 @@ def fit_gate(
     return fitted
 
 
+def _fused(w: Tensor, outputs: Tensor) -> Tensor:
+    return (spread(w, *outputs.shape[3:]) * outputs).sum(0)
+
+
 def _descend(
     gate: Learned,
     adapters: nn.Module | None,
-    maps: Tensor,
-    outputs: Tensor,
-    truth: Tensor,
+    stages: list[Stage],
     steps: int,
-    stage: int,
     objective: Objective,
     schedule: Schedule,
+    rng: torch.Generator,
 ) -> None:
+    """Fit one iteration's gate and adapters in place."""
+    sigma = stages[0].sigma
+    maps = torch.cat([gate.look(s.x, s.sigma, s.outputs, s.data_step) for s in stages]).clone()
+    outputs = torch.cat([s.outputs for s in stages], 1).clone()
+    truth = torch.cat([s.truth for s in stages]).clone()
     parameters = [p for module in (gate, adapters) if module is not None for p in module.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.decay)
-    rng = torch.Generator().manual_seed(schedule.seed * 1000 + stage)
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = schedule.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         chosen = torch.randint(len(truth), (min(schedule.batch, len(truth)),), generator=rng)
-        turn, mirror = int(torch.randint(4, (), generator=rng)), bool(torch.randint(2, (), generator=rng))
-        seen, o, x = (_turned(t, turn, mirror) for t in (maps[chosen], outputs[:, chosen], truth[chosen]))
+        k = int(torch.randint(4, (), generator=rng)) + 4 * int(torch.randint(2, (), generator=rng))
+        seen, o, x = (turned(t, k) for t in (maps[chosen], outputs[:, chosen], truth[chosen]))
         w = gate.weigh(seen)
-        adapted = adapters(o, 0.0) if adapters is not None else o
-        loss = objective((spread(w, *x.shape[2:]) * adapted).sum(0), x, w, adapted)
+        o = adapters(o, sigma) if adapters is not None else o
+        loss = objective(_fused(w, o), x, w, o)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-
-
-def _turned(t: Tensor, turn: int, mirror: bool) -> Tensor:
-    t = torch.rot90(t, turn, (-2, -1))
-    return t.flip(-1) if mirror else t
-
-
-# --- losses of gradient fits ---
-
-
-def focal(error: Tensor, gamma: float = 1.0) -> Tensor:
-    """Squared error with pixels weighed by their own error: normalised weights |e / max e|^gamma without gradient.
-
-    error (B, 1, H, W); gamma = 0 is the mean squared error.
-    """
-    size = error.detach().abs()
-    weight = (size / size.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)) ** gamma
-    return ((weight * error.square()).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-12)).mean()
-
-
-def entropy(w: Tensor) -> Tensor:
-    """Mean entropy of weights (N, B, h, w) on the simplex: H per image and place, then averaged."""
-    return -(w * w.clamp(min=1e-12).log()).sum(0).mean()
-
-
-def batch_entropy(w: Tensor) -> Tensor:
-    """Entropy of the weights' mean over images and places: large when all priors are used by somebody."""
-    mean = w.mean((1, 2, 3))
-    return -(mean * mean.clamp(min=1e-12).log()).sum()
-
-
-def similarity(outputs: Tensor, centred: bool = True) -> Tensor:
-    """Cosines (B, N, N) of the outputs (N, B, 1, H, W), less their mean over the priors if `centred`."""
-    o = outputs.flatten(2).transpose(0, 1)
-    o = o - o.mean(1, keepdim=True) if centred else o
-    o = o / o.norm(dim=2, keepdim=True).clamp(min=1e-12)
-    return o @ o.mT
-
-
-def diversity_literal(w: Tensor, outputs: Tensor) -> Tensor:
-    """sum over i != j of w_i w_j sim_ij, as the seed has it: 0 for any one-hot w, so that it rewards collapse."""
-    s = similarity(outputs, centred=False)
-    s = s - torch.diag_embed(s.diagonal(dim1=1, dim2=2))
-    return _quadratic(w, s)
-
-
-def diversity(w: Tensor, outputs: Tensor) -> Tensor:
-    """w' S w with its diagonal, S of the centred outputs: the fused error's own form, least where errors cancel."""
-    return _quadratic(w, similarity(outputs))
-
-
-def _quadratic(w: Tensor, s: Tensor) -> Tensor:
-    flat = w.flatten(2)
-    return torch.einsum("ibp,bij,jbp->bp", flat, s, flat).mean()
-
-
-def importance(w: Tensor) -> Tensor:
-    """Squared coefficient of variation of the priors' total weights (Shazeer et al. 2017)."""
-    total = w.sum((1, 2, 3))
-    return total.var(correction=0) / total.mean().square().clamp(min=1e-12)
-
-
-def load(w: Tensor) -> Tensor:
-    """N sum_i f_i p_i, f_i the share of places where prior i weighs most, p_i its mean weight (Switch, 2021); >= 1."""
-    share = torch.nn.functional.one_hot(w.argmax(0).flatten(), len(w)).to(w).mean(0)
-    return len(w) * (share * w.mean((1, 2, 3))).sum()
-
-
-def collapse(w: Tensor) -> dict[str, float]:
-    """How concentrated weights on the simplex are: both entropies over log N, and the mean greatest weight."""
-    top = torch.log(torch.tensor(float(len(w))))
-    return {
-        "entropy": float(entropy(w) / top),
-        "batch_entropy": float(batch_entropy(w) / top),
-        "greatest": float(w.amax(0).mean()),
-    }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from fusionlib.fusion import spread
-from fusionlib.gates import Learned
+from fusionlib.routing import Learned
 
 Parameters = dict[str, Tensor]
 

@@ -27,7 +27,11 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
 
 def blur(x: Tensor, fwhm: float = BLUR, fov: float = FOV) -> Tensor:
     """Convolve (B, 1, H, H) with a round Gaussian of `fwhm` microarcseconds; empty sky outside the field."""
-    s = fwhm / math.sqrt(8 * math.log(2)) / (fov / x.shape[-1])  # px
+    return smooth(x, fwhm / math.sqrt(8 * math.log(2)) / (fov / x.shape[-1]))
+
+
+def smooth(x: Tensor, s: float) -> Tensor:
+    """Convolve (B, 1, H, H) with a round Gaussian of standard deviation `s` pixels; empty sky outside the field."""
     half = min(math.ceil(4 * s), x.shape[-1] - 1)
     t = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
     k = torch.exp(-(t**2) / (2 * s**2))

@@ -1,11 +1,8 @@
-"""Headroom: the best that weights could do, if they were known, and the simplest weights that can be had.
+"""Headroom: the best that weights could do, if they were known.
 
 An oracle sees the truth and picks greedily, iteration by iteration: a bound on what a gate of its resolution could be
 expected to win, not a strict one, since a worse pick now may lead to a better image later.
 """
-
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +10,6 @@ import torch.nn.functional as F
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from fusionlib.pnp import Physics
 from fusionlib.priors import PriorBank
 
 
@@ -67,34 +63,6 @@ def simplex_weights(gram: Tensor) -> Tensor:
     heavy = 1e3  # the sum is 1 to a millionth, then exactly
     w, _ = nnls(np.vstack([root, heavy * np.ones(len(g))]), np.append(np.zeros(len(g)), heavy))
     return torch.from_numpy(w / w.sum()).to(gram)
-
-
-def fit_static(
-    bank: PriorBank,
-    data: Sequence[tuple[Physics, Tensor, Any]],
-    sigmas: Sequence[float],
-    lam: float,
-    *,
-    simplex: bool,
-) -> Tensor:
-    """Weights (K, N) for each iteration of `pnp.hqs`, fitted along its own trajectory: (physics, truth, y) triples.
-
-    Iteration k sees the images that iterations 0 .. k - 1, with the weights already found, lead to.
-    """
-    images = [physics.start(y) for physics, _, y in data]
-    found = []
-    with torch.inference_mode():
-        for sigma in sigmas:
-            outputs, gram = [], torch.zeros(len(bank), len(bank))
-            for k, (physics, truth, y) in enumerate(data):
-                out = bank(physics.prox(images[k], y, lam / sigma**2), sigma)
-                error = (out - truth).flatten(1)
-                gram += (error @ error.T).cpu()
-                outputs.append(out)
-            w = simplex_weights(gram) if simplex else affine_weights(gram)
-            images = [torch.einsum("n,nbchw->bchw", w.to(out), out) for out in outputs]
-            found.append(w)
-    return torch.stack(found)
 
 
 def error_correlation(outputs: Tensor, truth: Tensor) -> Tensor:

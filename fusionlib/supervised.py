@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusionlib.datasets import turned
 from fusionlib.networks import Body
 from fusionlib.pnp import Physics
 
@@ -41,19 +42,19 @@ def fit_end_to_end(
 
     `data` are (interferometer, truth, y); AdamW, cosine rate, batches of 16, deterministic from the seed.
     """
-    torch.manual_seed(seed)
     inputs, truths = [], []
     with torch.no_grad():
         for physics, truth, y in data:
             inputs.append(starts(physics, y))
             truths.append(truth)
             for k in range(1, 8):
-                turned = torch.rot90(truth, k % 4, (-2, -1))
-                turned = turned.flip(-1) if k >= 4 else turned
-                inputs.append(starts(physics, physics.observe(turned, seed * 100 + k)))
-                truths.append(turned)
+                image = turned(truth, k)
+                inputs.append(starts(physics, physics.observe(image, seed * 100 + k)))
+                truths.append(image)
     start, truth = torch.cat(inputs), torch.cat(truths)
-    net = EndToEnd().to(truth.device)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        net = EndToEnd().to(truth.device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.99))
     rng = torch.Generator().manual_seed(seed)
     for step in range(steps):

@@ -99,7 +99,7 @@ paper.write_table(table, "tab01_headroom", out)
 table[table.coverage == 1.0].round(3)
 
 # %%
-paper.save(paper.figures.fig01_headroom, table, out, **facts | {"split": specs[0].split})
+paper.save(paper.figures.forest, table, out, "fig01_headroom", **facts | {"split": specs[0].split})
 
 # %% [markdown]
 # ## Provenance

@@ -80,7 +80,7 @@ paper.save(paper.figures.fig02_psnr, table, out, **facts)
 
 # %%
 pictures, paths = paper.examples(specs, paper.PROFILES[profile].n_show)
-paper.save(paper.figures.fig02_reconstructions, pictures, out, **facts | {"split": "dev"})
+paper.save(paper.figures.mosaic, pictures, out, "fig02_reconstructions", **facts | {"split": "dev"})
 
 # %% [markdown]
 # ## On the way there

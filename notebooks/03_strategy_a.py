@@ -21,7 +21,7 @@
 # %%
 import torch
 
-from fusionlib import gates, paper, zoo
+from fusionlib import paper, routing, zoo
 from fusionlib.paper import strategies
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -40,8 +40,7 @@ sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
 out = paper.output(profile)
 found, lacking = zoo.available(priors)
 n, x = len(found), torch.rand(1, 1, 64, 64)
-encoder = gates.Encoder(gates.Router.maps)
-strategies.shapes(gates.Router(encoder, gates.Cosine(encoder.channels, n)), x, 0.1)
+strategies.shapes(routing.cosine_router(n, None), x, 0.1)
 
 # %% [markdown]
 # ## Fitted where it is used
@@ -64,7 +63,7 @@ table.sort_values(["bank", "psnr"], ascending=False).round(3)
 
 # %%
 facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
-paper.save(paper.figures.fig03_strategies, table, out, **facts)
+paper.save(paper.figures.forest, table, out, "fig03_strategies", **facts)
 
 # %% [markdown]
 # ## Who is trusted when
@@ -75,7 +74,9 @@ paper.save(paper.figures.fig03_strategies, table, out, **facts)
 # %%
 shown = paper.PROFILES[profile].n_show
 mine = strategies.of(specs, ["a:image", "a:8", "a:pixel", "mgpf:image", "gradient:pixel", "closed_form"], found)
-paper.save(paper.figures.fig03_weights, strategies.weight_table(mine, 4 * shown), out, **facts | {"split": "dev"})
+paper.save(
+    paper.figures.weights, strategies.weight_table(mine, 4 * shown), out, "fig03_weights", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## Side by side
@@ -96,7 +97,9 @@ compared = strategies.of(
     ],
     found,
 )
-paper.save(paper.figures.fig03_reconstructions, strategies.pictures(compared, shown), out, **facts | {"split": "dev"})
+paper.save(
+    paper.figures.mosaic, strategies.pictures(compared, shown), out, "fig03_reconstructions", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## What was learned

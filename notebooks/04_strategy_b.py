@@ -21,7 +21,7 @@
 import torch
 from IPython.display import display
 
-from fusionlib import adapters, gates, paper, zoo
+from fusionlib import adapters, paper, routing, zoo
 from fusionlib.paper import strategies
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -40,8 +40,7 @@ sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
 out = paper.output(profile)
 found, lacking = zoo.available(priors)
 n, x = len(found), torch.rand(1, 1, 64, 64)
-encoder = gates.Encoder(gates.Router.maps)
-display(strategies.shapes(gates.Router(encoder, gates.Cosine(encoder.channels, n), shared=0), x, 0.1))
+display(strategies.shapes(routing.cosine_router(n, None, shared=0), x, 0.1))
 strategies.shapes(adapters.Residual(n), x.expand(n, -1, -1, -1, -1), 0.1)
 
 # %% [markdown]
@@ -58,7 +57,7 @@ table.sort_values(["bank", "psnr"], ascending=False).round(3)
 
 # %%
 facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
-paper.save(paper.figures.fig04_strategies, table, out, **facts)
+paper.save(paper.figures.forest, table, out, "fig04_strategies", **facts)
 
 # %% [markdown]
 # ## Who is trusted when
@@ -69,7 +68,9 @@ paper.save(paper.figures.fig04_strategies, table, out, **facts)
 # %%
 shown = paper.PROFILES[profile].n_show
 mine = strategies.of(specs, ["b:image"], found)
-paper.save(paper.figures.fig04_weights, strategies.weight_table(mine, 4 * shown), out, **facts | {"split": "dev"})
+paper.save(
+    paper.figures.weights, strategies.weight_table(mine, 4 * shown), out, "fig04_weights", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## Side by side
@@ -88,7 +89,9 @@ compared = strategies.of(
     ],
     found,
 )
-paper.save(paper.figures.fig04_reconstructions, strategies.pictures(compared, shown), out, **facts | {"split": "dev"})
+paper.save(
+    paper.figures.mosaic, strategies.pictures(compared, shown), out, "fig04_reconstructions", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## What was learned

@@ -21,7 +21,7 @@
 # %%
 import torch
 
-from fusionlib import gates, paper, zoo
+from fusionlib import paper, routing, zoo
 from fusionlib.paper import strategies
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -40,7 +40,7 @@ sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
 out = paper.output(profile)
 found, lacking = zoo.available(priors)
 n, x = len(found), torch.rand(1, 1, 64, 64)
-strategies.shapes(gates.Voter(gates.Encoder(gates.Voter.maps)), x, 0.1, torch.rand(n, 1, 1, 64, 64))
+strategies.shapes(routing.Voter(routing.Encoder(routing.Voter.maps)), x, 0.1, torch.rand(n, 1, 1, 64, 64))
 
 # %% [markdown]
 # ## Fitted where it is used
@@ -56,7 +56,7 @@ table.sort_values(["bank", "psnr"], ascending=False).round(3)
 
 # %%
 facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
-paper.save(paper.figures.fig05_strategies, table, out, **facts)
+paper.save(paper.figures.forest, table, out, "fig05_strategies", **facts)
 
 # %% [markdown]
 # ## Who is trusted when
@@ -67,7 +67,9 @@ paper.save(paper.figures.fig05_strategies, table, out, **facts)
 # %%
 shown = paper.PROFILES[profile].n_show
 mine = strategies.of(specs, ["c:image", "consensus:image", "csnet"], found)
-paper.save(paper.figures.fig05_weights, strategies.weight_table(mine, 4 * shown), out, **facts | {"split": "dev"})
+paper.save(
+    paper.figures.weights, strategies.weight_table(mine, 4 * shown), out, "fig05_weights", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## Side by side
@@ -87,7 +89,9 @@ compared = strategies.of(
     ],
     found,
 )
-paper.save(paper.figures.fig05_reconstructions, strategies.pictures(compared, shown), out, **facts | {"split": "dev"})
+paper.save(
+    paper.figures.mosaic, strategies.pictures(compared, shown), out, "fig05_reconstructions", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## What was learned

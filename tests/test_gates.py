@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionlib import FusedPrior, adapters, black_holes, gates, zoo
-from fusionlib.gates import Cosine, Encoder, Linear, MultiGate, Router, Scheduled, Staged, Voter
+from fusionlib import FusedPrior, adapters, black_holes, gates, routing, zoo
+from fusionlib.gates import Staged
+from fusionlib.routing import Cosine, Encoder, Linear, MultiGate, Router, Voter, cosine_router
 
 F64 = torch.float64
 NAMES = ["identity", "tv", "torus"]
@@ -25,6 +26,8 @@ def image(n: int = 2) -> torch.Tensor:
 
 def router(n: int = 3, cell: int | None = None, seed: int = 0, **options) -> Router:
     torch.manual_seed(seed)
+    if "select" not in options:
+        return cosine_router(n, cell, 8, **options)
     encoder = Encoder(Router.maps, 8, cell)
     return Router(encoder, Cosine(encoder.channels, n), **options)
 
@@ -32,46 +35,46 @@ def router(n: int = 3, cell: int | None = None, seed: int = 0, **options) -> Rou
 @pytest.mark.row(6)
 def test_dense_weights_lie_on_the_simplex_and_every_prior_has_a_gradient():
     s = logits().requires_grad_()
-    w = gates.dense(s)
+    w = routing.dense(s)
     assert torch.allclose(w.sum(0), torch.ones_like(w[0])) and (w > 0).all()
-    assert torch.autograd.gradcheck(gates.dense, (logits(3, 1, 2).requires_grad_(),))
+    assert torch.autograd.gradcheck(routing.dense, (logits(3, 1, 2).requires_grad_(),))
     (w[0] * 2).sum().backward()
     assert (s.grad.flatten(1).abs().sum(1) > 0).all()
     order = torch.tensor([2, 0, 3, 1])
-    assert torch.allclose(gates.dense(s)[order], gates.dense(s[order]))
-    assert torch.allclose(gates.dense(0 * s), torch.full_like(w, 0.25))
+    assert torch.allclose(routing.dense(s)[order], routing.dense(s[order]))
+    assert torch.allclose(routing.dense(0 * s), torch.full_like(w, 0.25))
 
 
 def test_affine_weights_sum_to_one_with_any_sign():
-    w = gates.affine(logits())
+    w = routing.affine(logits())
     assert torch.allclose(w.sum(0), torch.ones_like(w[0])) and (w < 0).any() and (w > 1).any()
 
 
 @pytest.mark.row(5)
 def test_top_k_is_dense_for_all_and_without_gradient_for_one():
     s = logits()
-    assert torch.allclose(gates.top_k(s, 4), gates.dense(s))
-    two = gates.top_k(s, 2)
+    assert torch.allclose(routing.top_k(s, 4), routing.dense(s))
+    two = routing.top_k(s, 2)
     assert ((two > 0).sum(0) == 2).all() and torch.allclose(two.sum(0), torch.ones_like(two[0]))
     one = s.clone().requires_grad_()
-    (gates.top_k(one, 1) * torch.rand_like(s)).sum().backward()
-    assert torch.equal(gates.top_k(s, 1).argmax(0), s.argmax(0)) and not one.grad.any()
+    (routing.top_k(one, 1) * torch.rand_like(s)).sum().backward()
+    assert torch.equal(routing.top_k(s, 1).argmax(0), s.argmax(0)) and not one.grad.any()
     with pytest.raises(ValueError, match="k must be in"):
-        gates.top_k(s, 5)
+        routing.top_k(s, 5)
 
 
 @pytest.mark.row(10)
 def test_top_p_keeps_the_smallest_set_that_reaches_p():
     s = logits()
-    assert torch.allclose(gates.top_p(s, 1.0), gates.dense(s))
-    assert torch.equal(gates.top_p(s, 0.0), gates.top_k(s, 1))
-    assert ((gates.top_p(s, 0.0, least=2) > 0).sum(0) == 2).all()
-    ties = gates.top_p(torch.zeros(4, 1, 1, 1), 0.5)
+    assert torch.allclose(routing.top_p(s, 1.0), routing.dense(s))
+    assert torch.equal(routing.top_p(s, 0.0), routing.top_k(s, 1))
+    assert ((routing.top_p(s, 0.0, least=2) > 0).sum(0) == 2).all()
+    ties = routing.top_p(torch.zeros(4, 1, 1, 1), 0.5)
     assert (ties > 0).sum() == 2 and float(ties.sum()) == 1
-    sizes = torch.stack([(gates.top_p(s, p) > 0).sum(0) for p in (0.0, 0.3, 0.6, 0.9, 1.0)])
+    sizes = torch.stack([(routing.top_p(s, p) > 0).sum(0) for p in (0.0, 0.3, 0.6, 0.9, 1.0)])
     assert (sizes.diff(dim=0) >= 0).all()
-    p = gates.dense(s)
-    kept = gates.top_p(s, 0.6) > 0
+    p = routing.dense(s)
+    kept = routing.top_p(s, 0.6) > 0
     assert ((p * kept).sum(0) >= 0.6 - 1e-9).all()
     smallest = torch.where(kept, p, torch.inf).amin(0)
     assert ((p * kept).sum(0) - smallest < 0.6).all()
@@ -81,20 +84,20 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p():
 @given(p=st.floats(0, 1, allow_subnormal=False), n=st.integers(2, 6), seed=st.integers(0, 99))
 def test_soft_top_p_is_a_smooth_simplex(p, n, seed):
     s = logits(n, 2, 1, seed).requires_grad_()
-    w = gates.soft_top_p(s, p)
+    w = routing.soft_top_p(s, p)
     assert torch.allclose(w.sum(0), torch.ones_like(w[0])) and (w >= 0).all()
     (w[0] ** 2).sum().backward()
     assert torch.isfinite(s.grad).all()
-    assert torch.allclose(gates.soft_top_p(s, 1.0, width=1e-3), gates.dense(s), atol=1e-2)
+    assert torch.allclose(routing.soft_top_p(s, 1.0, width=1e-3), routing.dense(s), atol=1e-2)
 
 
 @pytest.mark.row(21)
 def test_priors_left_out_have_weight_zero_and_the_others_share_it():
     s, keep = logits(), torch.tensor([True, False, True, False])
-    w = gates.masked(gates.dense, keep)(s)
-    assert not w[~keep].any() and torch.allclose(w[keep], gates.dense(s[keep]))
+    w = routing.masked(routing.dense, keep)(s)
+    assert not w[~keep].any() and torch.allclose(w[keep], routing.dense(s[keep]))
     with pytest.raises(ValueError, match="no prior is kept"):
-        gates.masked(gates.dense, ~keep & keep)
+        routing.masked(routing.dense, ~keep & keep)
 
 
 @pytest.mark.row(8)
@@ -109,7 +112,7 @@ def test_cosine_head_knows_directions_only():
     louder.embeddings.data *= 5
     assert torch.allclose(louder(h), out, atol=1e-5)
     assert torch.isfinite(head(0 * h)).all()
-    gates.dense(out).var(0).sum().backward()
+    routing.dense(out).var(0).sum().backward()
     assert head.log_inverse.grad.abs() > 0
     head.log_inverse.data += 99
     assert head.temperature >= 0.01 - 1e-6
@@ -250,18 +253,32 @@ def test_staged_gates_serve_each_noise_level():
         Staged(levels, parts[:1])
     with pytest.raises(ValueError, match="one number inside a loop"):
         gate(x, torch.tensor([0.4, 0.1, 0.4]), None, lambda v: v)
-    scheduled = Scheduled(levels, torch.tensor([[1.0, 0.0], [0.3, 0.7]]))
-    assert torch.allclose(scheduled(x, 0.05), gate(x, 0.05))
+    assert gate.skips  # one of them leaves a prior out
+
+
+def test_staged_adapters_go_by_each_images_own_noise_level():
+    class Shift(torch.nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def forward(self, outputs, sigma):
+            return outputs + self.by
+
+    staged, outputs = adapters.Staged([0.4, 0.1], [Shift(1.0), Shift(2.0)]), torch.zeros(2, 3, 1, 4, 4)
+    found = staged(outputs, torch.tensor([0.4, 0.1, 0.39]))[:, :, 0, 0, 0]
+    assert torch.equal(found, torch.tensor([[1.0, 2.0, 1.0]] * 2))
+    assert torch.equal(staged(outputs, 0.1), outputs + 2)
 
 
 def test_bad_encoders_and_selections():
     with pytest.raises(ValueError, match="power of 2"):
         Encoder(3, 8, 3)
     with pytest.raises(ValueError, match="p in"):
-        gates.top_p(logits(), 1.5)
+        routing.top_p(logits(), 1.5)
 
 
 def test_selecting_gates_skip_priors():
-    gate = router(3, select=partial(gates.top_k, k=1), skips=True)
+    gate = router(3, select=partial(routing.top_k, k=1), skips=True)
     fused = FusedPrior(zoo.bank(NAMES), gate).fuse(image(), 0.1)
     assert (fused.kept.sum(0) == 1).all() and math.isclose(float(fused.weights.detach().sum()), 2.0, rel_tol=1e-6)

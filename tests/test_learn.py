@@ -3,26 +3,37 @@ import copy
 import pytest
 import torch
 
-from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, gates, hqs, metrics, schedule, wrappers, zoo
+from fusionlib import (
+    FusedPrior,
+    Interferometer,
+    PriorBank,
+    black_holes,
+    csnet,
+    gates,
+    hqs,
+    metrics,
+    schedule,
+    wrappers,
+    zoo,
+)
 from fusionlib import closed_form as cf
-from fusionlib.csnet import CsNet, fit_csnet
-from fusionlib.gates import Cosine, Encoder, Linear, Router, Staged, Voter
-from fusionlib.learn import (
+from fusionlib.gates import Staged
+from fusionlib.learn import Schedule, fit_closed_form, fit_gate
+from fusionlib.losses import (
     Objective,
-    Schedule,
     batch_entropy,
     collapse,
     diversity,
     diversity_literal,
     entropy,
-    fit_closed_form,
-    fit_gate,
     focal,
     importance,
     load,
     similarity,
 )
+from fusionlib.oracles import simplex_weights
 from fusionlib.pnp import admm
+from fusionlib.routing import Cosine, Encoder, Linear, Router, Voter, affine
 from fusionlib.supervised import fit_end_to_end, starts
 
 NAMES = ["identity", "tv", "torus"]
@@ -52,7 +63,7 @@ def test_losses_are_what_they_say():
     with pytest.raises(ValueError, match="main must be one of"):
         Objective("huber")(y, x, w, o)
     with pytest.raises(ValueError, match="need weights on the simplex"):
-        Objective(entropy=0.1)(y, x, gates.affine(torch.randn(3, 4, 2, 2)), o)
+        Objective(entropy=0.1)(y, x, affine(torch.randn(3, 4, 2, 2)), o)
 
 
 @pytest.mark.row(32, 45)
@@ -245,22 +256,25 @@ def test_outside_what_was_fitted_it_falls_back_to_the_average(small):
 
 def test_csnet_weighs_by_estimated_error(small):
     array, sky, y, sigmas, lam, bank, _ = small
-    theta = fit_csnet(bank, [(array, sky.image[:8], y[:8])], sigmas, lam)
+    theta = csnet.fit_csnet(bank, [(array, sky.image[:8], y[:8])], sigmas, lam)
     assert theta.shape == (6, 3, 5)
-    prior = FusedPrior(bank, CsNet(torch.tensor(sigmas), theta))
+    prior = FusedPrior(bank, csnet.CsNet(torch.tensor(sigmas), theta))
     found = prior.fuse(sky.image[:2] + 0.1, 0.1).weights
     assert torch.allclose(found.sum(0), torch.ones_like(found[0]), atol=1e-5) and (found >= 0).all()
     run = lambda p: psnr(hqs(y, array, p, sigmas=sigmas, lam=lam).image, sky)  # noqa: E731
     assert run(prior) > run(FusedPrior(bank, gates.average(3)))
 
 
-def test_csnet_solves_the_quadratic_programme_of_the_true_errors():
-    """With true mean squared errors in place of the estimates M is the error Gram matrix: the identity behind it."""
+def test_csnet_told_the_true_errors_finds_the_best_convex_weights():
+    """The off-diagonals of the error Gram matrix follow from its diagonal and from how far the outputs are apart."""
     rng = torch.Generator().manual_seed(0)
-    o, x = torch.rand(4, 1, 1, 8, 8, generator=rng).double(), torch.rand(1, 1, 8, 8, generator=rng).double()
-    e = (o - x).flatten(1)
-    mse, apart = e.square().mean(1), (o[:, None] - o[None]).square().flatten(2).mean(2)
-    assert torch.allclose((mse[:, None] + mse[None] - apart) / 2, e @ e.T / 64, atol=1e-12)
+    o, x = torch.rand(4, 2, 1, 8, 8, generator=rng).double(), torch.rand(2, 1, 8, 8, generator=rng).double()
+    e = (o - x).flatten(2)
+    w = csnet.weights(e.square().mean(2).T, o)
+    for b in range(2):
+        assert torch.allclose(w[:, b, 0, 0], simplex_weights(e[:, b] @ e[:, b].T), atol=1e-6)
+    fused, single = ((w[:, :, None] * o).sum(0) - x).square().mean(), e.square().mean(2).amin(0).mean()
+    assert fused < single
 
 
 def test_the_end_to_end_network_learns_from_labels():

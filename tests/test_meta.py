@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib.gates import Cosine, Encoder, Learned, Router
 from fusionlib.meta import (
     Task,
     adapt,
@@ -14,6 +13,7 @@ from fusionlib.meta import (
     parameters_of,
     reptile_update,
 )
+from fusionlib.routing import Learned, Router, cosine_router
 
 F64 = torch.float64
 
@@ -101,8 +101,7 @@ def test_support_and_query_never_overlap_and_come_back_from_the_seed():
 
 def router() -> Router:
     torch.manual_seed(0)
-    encoder = Encoder(Router.maps, 4)
-    return Router(encoder, Cosine(encoder.channels, 4))
+    return cosine_router(4, None, 4)
 
 
 @pytest.mark.row(21)

@@ -103,7 +103,7 @@ def test_a_method_that_learns_is_judged_on_images_it_did_not_learn_from(home, mo
             seen.append(sum(len(x) for _, x, _ in data))
             return method.fit(settings, data)
 
-        return experiment.methods.Method(method.run, method.kind, method.calls, fit)
+        return experiment.Method(method.run, method.kind, method.calls, fit)
 
     monkeypatch.setattr(experiment.methods, "make", watched)
     spec = small("static_affine", ("identity", "tv"), n_train=6, coverage=1.0, grid=grid((0.1,), (0.02,)))

@@ -98,13 +98,13 @@ def mosaic(data: Arrays) -> Figure:
 # --- saving and redrawing ---
 
 
-def save(draw: Callable[[Any], Figure], data: Data, out: Path, **facts: Any) -> Figure:
-    """Write `out/figures/<name>.{csv|npz, png, json}` for the figure function `draw`, and return the figure.
+def save(draw: Callable[[Any], Figure], data: Data, out: Path, name: str = "", **facts: Any) -> Figure:
+    """Write `out/figures/<name>.{csv|npz, png, json}`, by default named as the function `draw`; return the figure.
 
     The picture is drawn from the data as read back, so that it can be redrawn from the file alone. `facts` (profile,
     seeds, ...) go into the json.
     """
-    name, folder = draw.__name__, out / "figures"
+    name, folder = name or draw.__name__, out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.{'csv' if isinstance(data, pd.DataFrame) else 'npz'}"
     with files.replacing(path) as aside:
@@ -116,7 +116,14 @@ def save(draw: Callable[[Any], Figure], data: Data, out: Path, **facts: Any) -> 
     fig = redraw(draw, path)
     fig.savefig(folder / f"{name}.png", metadata={"Software": None})
     versions = {"matplotlib": mpl.__version__, "numpy": np.__version__}
-    facts = {"figure": name, "data": path.name, "data_sha256": files.sha256(path), "versions": versions, **facts}
+    facts = {
+        "figure": name,
+        "drawn_by": draw.__name__,
+        "data": path.name,
+        "data_sha256": files.sha256(path),
+        "versions": versions,
+        **facts,
+    }
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     plt.close(fig)  # a notebook shows the returned figure once
     return fig

@@ -19,7 +19,8 @@ from fusionlib.closures import Uncalibrated
 from fusionlib.families import FAMILIES, geometric
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.paper import methods
-from fusionlib.paper.methods import Array, Data, Fitted, Method, Settings
+from fusionlib.paper.fitted import NOT_TRAINED
+from fusionlib.paper.method import Array, Data, Fitted, Method, Settings
 
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
 CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
@@ -287,7 +288,7 @@ def _scores(spec: Spec) -> Record:
         **{f"set_{k}": np.array(v) for k, v in settings.items()},
         "psnr_train": np.array(psnr_train),
         "prior_calls": np.array(method.calls * spec.steps),
-        "trainable": np.array(sum(v.numel() for k, v in fitted.items() if k not in methods.NOT_TRAINED)),
+        "trainable": np.array(sum(v.numel() for k, v in fitted.items() if k not in NOT_TRAINED)),
         "kind": np.array(method.kind),
         "seconds": np.array(seconds / (draws * spec.n_test)),
         "job_seconds": np.array(time.perf_counter() - began),

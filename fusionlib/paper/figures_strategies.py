@@ -1,4 +1,4 @@
-"""Figures of chapters 03 to 05: each has the same three of its own strategies."""
+"""The figure that chapters 03 to 05 have of their own; the others are `drawing.forest` and `drawing.mosaic`."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fusionlib.paper import style
-from fusionlib.paper.drawing import Arrays, forest, mosaic
 
 
 def weights(data: pd.DataFrame) -> Figure:
@@ -32,48 +31,3 @@ def weights(data: pd.DataFrame) -> Figure:
         row[0].set_ylabel("weight")
     fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(priors), fontsize=7)
     return fig
-
-
-def fig03_strategies(data: pd.DataFrame) -> Figure:
-    """See `drawing.forest`."""
-    return forest(data)
-
-
-def fig03_weights(data: pd.DataFrame) -> Figure:
-    """See `weights`."""
-    return weights(data)
-
-
-def fig03_reconstructions(data: Arrays) -> Figure:
-    """See `drawing.mosaic`."""
-    return mosaic(data)
-
-
-def fig04_strategies(data: pd.DataFrame) -> Figure:
-    """See `drawing.forest`."""
-    return forest(data)
-
-
-def fig04_weights(data: pd.DataFrame) -> Figure:
-    """See `weights`."""
-    return weights(data)
-
-
-def fig04_reconstructions(data: Arrays) -> Figure:
-    """See `drawing.mosaic`."""
-    return mosaic(data)
-
-
-def fig05_strategies(data: pd.DataFrame) -> Figure:
-    """See `drawing.forest`."""
-    return forest(data)
-
-
-def fig05_weights(data: pd.DataFrame) -> Figure:
-    """See `weights`."""
-    return weights(data)
-
-
-def fig05_reconstructions(data: Arrays) -> Figure:
-    """See `drawing.mosaic`."""
-    return mosaic(data)

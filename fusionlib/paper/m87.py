@@ -32,7 +32,7 @@ from fusionlib.paper.experiment import (
     stored,
     tuned,
 )
-from fusionlib.paper.methods import Settings
+from fusionlib.paper.method import Settings
 from fusionlib.sky import FOV, NPIX, black_holes
 
 FLUX = 0.6  # Jy in the compact source; the short baselines see 1.2 with the jet (EHTC 2019 Paper IV)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 
@@ -104,8 +105,10 @@ def publish(profile: str) -> None:
             for path in (run / "figures").glob(f"{stem}.*"):
                 shutil.copy(path, stage)
             data = next(p for p in stage.glob(f"{stem}.*") if p.suffix in (".csv", ".npz"))
-            drawn = drawing.redraw(getattr(figures, stem), data)
+            said = json.loads((stage / f"{stem}.json").read_text())
+            drawn = drawing.redraw(getattr(figures, said["drawn_by"]), data)
             drawn.savefig(stage / f"{stem}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+            plt.close(drawn)
         notebooks = stage / "notebooks"
         notebooks.mkdir()
         for chapter in CHAPTERS:

@@ -25,7 +25,8 @@ from fusionlib.paper.experiment import (
     settings_of,
     tuned,
 )
-from fusionlib.paper.methods import Array, resolution
+from fusionlib.paper.method import Array
+from fusionlib.paper.methods import resolution
 from fusionlib.pnp import Reconstruction
 from fusionlib.zoo import BANKS
 

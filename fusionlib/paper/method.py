@@ -1,0 +1,52 @@
+"""What a method of the paper is, and what several of them share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from fusionlib.closures import Uncalibrated
+from fusionlib.interferometer import Interferometer
+from fusionlib.pnp import Reconstruction, hqs, schedule
+
+Array = Interferometer | Uncalibrated
+Settings = dict[str, float]
+Fitted = dict[str, Tensor]
+Data = Sequence[tuple[Array, Tensor, Any]]  # instrument, truth, data
+
+
+@dataclass(frozen=True)
+class Method:
+    """`run(settings, fitted, array, y, truth, start)` reconstructs; `fit(settings, data)`, if any, learns from labels.
+
+    Only oracles look at `truth`. `calls`: of priors, per image and iteration. `kind` as in the tables.
+    """
+
+    run: Callable[[Settings, Fitted, Array, Any, Tensor | None, Tensor | None], Reconstruction]
+    kind: str
+    calls: int
+    fit: Callable[[Settings, Data], Fitted] | None = None
+
+
+def sigmas_of(s: Settings, steps: int) -> list[float]:
+    """Noise levels of a loop."""
+    return schedule(s["sigma_max"], s["sigma_min"], steps)
+
+
+def plug(prior: nn.Module, steps: int) -> Callable[..., Reconstruction]:
+    """`Method.run` for a prior that nothing is learned for."""
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any = None, start: Any = None) -> Reconstruction:
+        return hqs(y, array, prior, sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
+
+    return run
+
+
+def cell(argument: str) -> int | None:
+    """Pixels that share a weight, from the resolution in a method's name; None for the whole image."""
+    if argument == "image":
+        return None
+    if argument != "pixel" and not argument.isdigit():
+        raise ValueError(f"resolution must be image, pixel or a number of pixels, got {argument!r}")
+    return 1 if argument == "pixel" else int(argument)
