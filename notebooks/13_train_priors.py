@@ -64,9 +64,10 @@ paper.save(paper.figures.fig13_data, pictures, out, **facts)
 pd.Series(lacking, name="cannot be had here", dtype=str)
 
 # %% [markdown]
-# ## Does the diffusion model draw digits?
+# ## What the diffusion model draws
 #
-# The prior `digits` is the score of a diffusion model. Left to itself, from noise, it draws:
+# The prior `digits` is the score of a diffusion model. Left to itself, from noise, it draws strokes, and no digits: what
+# it brings into the loop is a preference for strokes.
 
 # %%
 paper.save(paper.figures.fig13_samples, trained.digit_samples(), out, **facts)

@@ -58,3 +58,5 @@ def _gray(axes, images) -> None:
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(image, cmap="gray", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
+        for spine in ax.spines.values():
+            spine.set_visible(False)

@@ -263,8 +263,8 @@ CHAPTERS = [
         _only("a:image", "a:8", "a:pixel", "mgpf:image"),
         {"smoke": 120, "quick": 300, "paper": 14400},
     ),
-    Chapter("04_strategy_b", _only("b:image"), {"smoke": 60, "quick": 60, "paper": 7200}),
-    Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 60, "paper": 7200}),
+    Chapter("04_strategy_b", _only("b:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
+    Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]

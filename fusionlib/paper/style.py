@@ -94,12 +94,13 @@ MARKERS = {
     "ceiling": "v",
 }
 SHORT = {"tv": "TV", "ffdnet": "FFDNet", "sr": "SR", "rml": "RML", "closed_form": "closed form", "unet": "U-Net"}
+SHORT |= {"static_affine": "static, free", "static_simplex": "static, simplex"}
 
 
 def short(method: str) -> str:
     """The name of a prior or method where there is little room."""
     name = method.removeprefix("single:")
-    return SHORT.get(name, name)
+    return SHORT.get(name) or (LABELS.get(name, name) if ":" in name else name)
 
 
 def label(method: str) -> str:
