@@ -66,8 +66,8 @@ pd.Series(lacking, name="cannot be had here", dtype=str)
 # %% [markdown]
 # ## What the diffusion model draws
 #
-# The prior `digits` is the score of a diffusion model. Left to itself, from noise, it draws strokes, and no digits: what
-# it brings into the loop is a preference for strokes.
+# The prior `digits` is the score of a diffusion model. Left to itself, from noise, it draws strokes, and no digits:
+# what it brings into the loop is a preference for strokes.
 
 # %%
 paper.save(paper.figures.fig13_samples, trained.digit_samples(), out, **facts)
