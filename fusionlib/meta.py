@@ -5,7 +5,9 @@ of priors). Two random halves of one set of images are the same task twice, from
 adapting: conditions must differ.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,23 +15,34 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from fusionlib.fusion import spread
+from fusionlib.learn import Data, Stage, along_trajectory
+from fusionlib.priors import PriorBank
 from fusionlib.routing import Learned
 
 Parameters = dict[str, Tensor]
 
 
 class Task(NamedTuple):
-    """Images of one condition: what the gate looks at (B, ...), outputs (N, B, 1, H, W), truth (B, 1, H, W), and which
-    priors are there, bool (N,)."""
+    """Images of one condition: what the gate looks at (B, ...), outputs (N, B, 1, H, W), truth (B, 1, H, W), which
+    priors are there, bool (N,), and the noise level."""
 
     maps: Tensor
     outputs: Tensor
     truth: Tensor
     keep: Tensor
+    sigma: float = 1.0
 
     def of(self, index: Tensor) -> "Task":
         """The images `index`."""
-        return Task(self.maps[index], self.outputs[:, index], self.truth[index], self.keep)
+        return self._replace(maps=self.maps[index], outputs=self.outputs[:, index], truth=self.truth[index])
+
+
+class Pair(nn.Module):
+    """A gate and adapters, meta-learned as one: parameters `gate...` and `adapters...`."""
+
+    def __init__(self, gate: Learned, adapters: nn.Module):
+        super().__init__()
+        self.gate, self.adapters = gate, adapters
 
 
 Loss = Callable[[Tensor, Task], Tensor]  # of fused images (B, 1, H, W)
@@ -39,34 +52,36 @@ def mse(fused: Tensor, task: Task) -> Tensor:
     return (fused - task.truth).square().mean()
 
 
-class _Weigh(nn.Module):
-    """A gate as a function of its maps, so that its parameters can be handed to it."""
+class _Fuse(nn.Module):
+    """A gate, or a pair, as a function of a task, so that its parameters can be handed to it."""
 
-    def __init__(self, gate: Learned):
+    def __init__(self, module: Learned | Pair):
         super().__init__()
-        self.gate = gate
+        self.module = module
 
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.gate.weigh(maps)
+    def forward(self, task: Task) -> Tensor:
+        gate, outputs = self.module, task.outputs
+        if isinstance(gate, Pair):
+            gate, outputs = gate.gate, gate.adapters(outputs, task.sigma)  # type: ignore[operator]
+        w = gate.weigh(task.maps) * task.keep.view(-1, 1, 1, 1).to(outputs)
+        w = w / w.sum(0, keepdim=True)
+        return (spread(w, *task.truth.shape[2:]) * outputs).sum(0)
 
 
-def parameters_of(gate: Learned) -> Parameters:
+def parameters_of(gate: nn.Module) -> Parameters:
     return {name: p.detach().clone() for name, p in gate.named_parameters()}
 
 
-def fuse(gate: Learned, parameters: Parameters, task: Task) -> Tensor:
+def fuse(gate: Learned | Pair, parameters: Parameters, task: Task) -> Tensor:
     """Fused images (B, 1, H, W); priors that are not there have weight 0 and the others share it.
 
     On the simplex this is the softmax among those that are there.
     """
-    w = functional_call(_Weigh(gate), {f"gate.{k}": v for k, v in parameters.items()}, (task.maps,))
-    w = w * task.keep.view(-1, 1, 1, 1).to(w)
-    w = w / w.sum(0, keepdim=True)
-    return (spread(w, *task.truth.shape[2:]) * task.outputs).sum(0)
+    return functional_call(_Fuse(gate), {f"module.{k}": v for k, v in parameters.items()}, (task,))
 
 
 def adapt(
-    gate: Learned,
+    gate: Learned | Pair,
     parameters: Parameters,
     support: Task,
     rate: float | Mapping[str, Tensor],
@@ -98,7 +113,7 @@ def adapt(
 
 
 def maml_gradient(
-    gate: Learned,
+    gate: Learned | Pair,
     parameters: Parameters,
     episodes: Sequence[tuple[Task, Task]],
     rate: float | Mapping[str, Tensor],
@@ -129,7 +144,7 @@ def maml_gradient(
 
 
 def reptile_update(
-    gate: Learned, parameters: Parameters, tasks: Sequence[Task], rate: float, steps: int, epsilon: float
+    gate: Learned | Pair, parameters: Parameters, tasks: Sequence[Task], rate: float, steps: int, epsilon: float
 ) -> Parameters:
     """theta + epsilon mean over tasks of (theta after `steps` of descent - theta) (Nichol et al. 2018).
 
@@ -164,7 +179,7 @@ def _together(a: Task, b: Task) -> Task:
 
 
 def meta_fit(
-    gate: Learned,
+    gate: Learned | Pair,
     pools: Sequence[Task],
     *,
     rule: str = "maml",
@@ -207,3 +222,91 @@ def meta_fit(
         nn.utils.clip_grad_norm_(list(variables.values()), 10.0)
         optimiser.step()
     return {name: v.detach() for name, v in variables.items()}
+
+
+@dataclass(frozen=True)
+class Course:
+    """How meta-learning along a trajectory goes: `rounds` at each iteration of the loop, `first` times as many at the
+    first; `tasks` episodes a round with support and query of at most `k` images; `steps` of descent with `rate` inside,
+    `shots` of them on the labelled images in the end."""
+
+    rule: str = "maml"
+    rounds: int = 20
+    first: int = 4
+    tasks: int = 4
+    k: int = 5
+    rate: float = 0.05
+    steps: int = 1
+    shots: int = 3
+    outer: float = 3e-3
+    priors: int | None = None
+    seed: int = 0
+
+
+USUAL = Course()
+
+
+def fit_meta(
+    bank: PriorBank,
+    data: Data,
+    others: Data,
+    sigmas: Sequence[float],
+    lam: float,
+    make: Callable[[], tuple[Learned, nn.Module | None]],
+    *,
+    course: Course = USUAL,
+) -> list[tuple[Learned, nn.Module | None]]:
+    """A gate, and adapters if `make` gives some, for each iteration of `pnp.hqs`: meta-learned, then adapted to `data`.
+
+    Conditions are the labelled images `data`, together, and each of `others` (images of other families, coverages,
+    noise). At every iteration the shared parameters are meta-trained on the iterates that iterations before lead to,
+    and adapted by `course.shots` steps to each condition, which goes on with what was adapted to it. Deterministic from
+    the seed.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(course.seed)
+        gate, adapters = make()
+    module: Learned | Pair = (gate if adapters is None else Pair(gate, adapters)).to(data[0][1].device)
+    fitted: list[tuple[Learned, nn.Module | None]] = []
+    both = [*data, *others]
+
+    def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
+        with torch.inference_mode(False), torch.enable_grad():
+            tasks = [_task(gate, s) for s in stages]
+            target = tasks[0]
+            for more in tasks[1 : len(data)]:
+                target = _together(target, more)
+            pools = [target, *tasks[len(data) :]]
+            theta = meta_fit(
+                module,
+                pools,
+                rule=course.rule,
+                rounds=course.rounds * (1 if fitted else course.first),
+                tasks=course.tasks,
+                k=min(course.k, *(len(p.truth) // 2 for p in pools)),
+                priors=course.priors,
+                rate=course.rate,
+                steps=course.steps,
+                outer=course.outer,
+                seed=course.seed * 1000 + len(fitted),
+            )
+            module.load_state_dict(theta, strict=False)
+            own = [adapt(module, theta, p, course.rate, course.shots, first_order=True) for p in pools]
+            own = [{name: v.detach() for name, v in one.items()} for one in own]
+        mine = copy.deepcopy(module)
+        mine.load_state_dict(own[0], strict=False)
+        fitted.append((mine.gate, mine.adapters) if isinstance(mine, Pair) else (mine, None))
+        which = {id(s): max(0, k - len(data) + 1) for k, s in enumerate(stages)}
+        with torch.no_grad():
+            images = {id(s): fuse(module, own[which[id(s)]], t) for s, t in zip(stages, tasks, strict=True)}
+        return lambda s: images[id(s)]
+
+    along_trajectory(bank, both, sigmas, lam, fit)
+    return fitted
+
+
+def _task(gate: Learned, s: Stage) -> Task:
+    """One iteration of one condition as a task with all priors."""
+    maps = gate.look(s.x, s.sigma, s.outputs, s.data_step).clone()
+    keep = torch.ones(len(s.outputs), dtype=torch.bool, device=s.x.device)
+    return Task(maps, s.outputs.clone(), s.truth.clone(), keep, s.sigma)

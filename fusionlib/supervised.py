@@ -1,4 +1,5 @@
-"""What the same labels can do without any prior: a network from the data straight to the image."""
+"""What the same labels can do without fusing: a network from the data straight to the image, and one denoiser, from
+nothing or from a prior, to be plugged in."""
 
 import math
 from collections.abc import Sequence
@@ -8,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.datasets import turned
-from fusionlib.networks import Body
+from fusionlib.datasets import augmented, turned
+from fusionlib.networks import Body, Denoiser
 from fusionlib.pnp import Physics
 
 RHO = (0.3, 3.0, 30.0)  # penalties of the images it starts from
+LEVELS = (0.01, 0.5)  # noise a denoiser is trained on
+SCALE = 0.1  # root mean square of a typical sky
 
 
 class EndToEnd(nn.Module):
@@ -69,3 +72,39 @@ def fit_end_to_end(
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
     return net.eval()
+
+
+def from_nothing(seed: int = 0) -> nn.Module:
+    """A denoiser as those of the bank are, not yet trained."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return Denoiser(SCALE, Body(4))
+
+
+def fit_denoiser(
+    net: nn.Module, truth: Tensor, *, steps: int, rate: float = 1e-3, batch: int = 16, seed: int = 0
+) -> nn.Module:
+    """Train `net(x, sigma)` in place on labelled images (n, 1, H, W) and white noise, and return it.
+
+    Noise log-uniform in `LEVELS`; images turned by any angle, mirrored, shifted a little, brightness drawn anew. The
+    loss is weighted as in EDM. Adam, cosine rate, deterministic from the seed.
+    """
+    net.requires_grad_(True).train()
+    optimiser = torch.optim.Adam(net.parameters(), lr=rate, betas=(0.9, 0.99))
+    rng, clean = torch.Generator().manual_seed(seed), (truth / truth.amax((2, 3), keepdim=True)).cpu()
+    low, high = (math.log(level) for level in LEVELS)
+    for step in range(steps):
+        warm, cool = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = rate * warm * cool
+        x = augmented(clean, batch, rng, turns=True, shift=0.05)
+        sigma = torch.exp(low + (high - low) * torch.rand(batch, generator=rng))
+        noise = torch.randn(x.shape, generator=rng)
+        x, sigma, noise = (t.to(truth) for t in (x, sigma, noise))
+        weight = (sigma**2 + SCALE**2) / (sigma * SCALE) ** 2
+        image = net(x + sigma[:, None, None, None] * noise, sigma)
+        loss = (weight * (image - x).square().mean((1, 2, 3))).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+    return net.eval().requires_grad_(False)

@@ -1,11 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from fusionlib import Interferometer, black_holes, zoo
+from fusionlib.adapters import Residual
+from fusionlib.families import geometric
 from fusionlib.meta import (
+    Course,
+    Pair,
     Task,
     adapt,
     episode,
+    fit_meta,
     fuse,
     maml_gradient,
     meta_fit,
@@ -168,3 +176,32 @@ def test_the_inner_loss_may_do_without_labels():
     adapted = adapt(gate, theta, blind, 0.05, 5, loss=misfit)
     before, after = (float(misfit(fuse(gate, t, blind), blind)) for t in (theta, adapted))
     assert after < before
+
+
+@pytest.mark.row(24)
+def test_adapters_are_meta_learned_with_their_gate():
+    """The inner loop moves both; with the gate alone moving it is the gate's own adaptation."""
+    gate, task = router(), pool()._replace(sigma=0.1)
+    pair = Pair(gate, Residual(4))
+    theta = parameters_of(pair)
+    assert torch.allclose(fuse(pair, theta, task), fuse(gate, parameters_of(gate), task))  # adapters start as identity
+    moved = adapt(pair, theta, task, 0.05)
+    assert all(any(not torch.equal(moved[k], v) for k, v in theta.items() if k.startswith(p)) for p in ("gate", "adap"))
+    alone = adapt(pair, theta, task, 0.05, inner=("gate",))
+    own = adapt(gate, parameters_of(gate), task, 0.05)
+    assert all(torch.allclose(alone[f"gate.{k}"], v, atol=1e-7) for k, v in own.items())
+
+
+def test_meta_learning_along_the_trajectory_adapts_to_the_labels_and_comes_back_from_the_seed():
+    bank = zoo.bank(["identity", "tv", "torus"])
+    array, sky = Interferometer.eht2017(0.1, window=60), black_holes(6, 5)
+    other = geometric("disc", 6, 1)
+    data = [(array, sky.image, array.observe(sky.fine, 0))]
+    others = [(array, other.image, array.observe(other.fine, 1))]
+    make = lambda: (cosine_router(3, None), Residual(3))  # noqa: E731
+    course = Course(rounds=2, first=1, tasks=2, k=3)
+    runs = [fit_meta(bank, data, others, [0.2, 0.05], 0.1, make, course=course) for _ in range(2)]
+    for (g, a), (again, _) in zip(*runs, strict=True):
+        assert all(torch.equal(v, again.state_dict()[k]) for k, v in g.state_dict().items()) and a is not None
+    unadapted = fit_meta(bank, data, others, [0.2], 0.1, make, course=replace(course, shots=0))[0][0]
+    assert any(not torch.equal(v, runs[0][0][0].state_dict()[k]) for k, v in unadapted.state_dict().items())

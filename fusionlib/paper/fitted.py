@@ -2,28 +2,35 @@
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fusionlib import adapters, files, metrics, zoo
+from fusionlib import adapters, files, lora, metrics, sky, zoo
 from fusionlib.adapters import Residual
+from fusionlib.baselines import COVERAGE
 from fusionlib.closed_form import ClosedForm
 from fusionlib.csnet import CsNet, fit_csnet
+from fusionlib.families import FAMILIES, geometric
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Staged, Static
+from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.learn import MSE, fit_closed_form, fit_gate, fit_static
 from fusionlib.losses import Objective
+from fusionlib.meta import fit_meta
 from fusionlib.oracles import NoiseLevels
 from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, plug, sigmas_of
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.priors import PriorBank
 from fusionlib.routing import Encoder, Learned, Linear, MultiGate, Router, Voter, affine, cosine_router, top_k
-from fusionlib.supervised import EndToEnd, fit_end_to_end, starts
+from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
 
 LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of one prior, in units of the loop's noise level
+WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
+STEPS = {False: 600, True: 200}  # of training a denoiser from nothing, and from a prior
+NOISE = (1.0, 2.0)  # thermal noise of the conditions of meta-learning, in units of the array's own
 PLAIN = ("identity", "tv", "ffdnet", "sr", "srmd", "dncnn")  # priors that know no objects
 NOT_TRAINED = ("best", "shared", "typical", "ridge")  # found by a fit, but no parameters
 Maker = Callable[[str, tuple[str, ...], int, torch.device], Method]
@@ -174,14 +181,21 @@ def _learned(
     kind: str = "fused",
     objective: Objective = MSE,
     select: Callable[[Tensor], Tensor] | None = None,
+    meta: bool = False,
 ) -> Method:
-    """A gate, and adapters, per iteration, stored in half precision; `select` replaces the gate's own when used."""
+    """A gate, and adapters, per iteration, stored in half precision; `select` replaces the gate's own when used.
+
+    With `meta` they are meta-learned over other conditions and then adapted to the labelled images.
+    """
     bank, size = zoo.bank(priors).to(device), cell(argument)
 
     def fit(s: Settings, data: Data) -> Fitted:
-        shared = best_single(s, data, priors, steps, device)
+        shared, sigmas = best_single(s, data, priors, steps, device), sigmas_of(s, steps)
         make = partial(build, priors, size, shared)
-        found = fit_gate(bank, data, sigmas_of(s, steps), s["lam"], make, objective=objective)
+        if meta:
+            found = fit_meta(bank, data, conditions(device), sigmas, s["lam"], make)
+        else:
+            found = fit_gate(bank, data, sigmas, s["lam"], make, objective=objective)
         state = {
             f"{k}.{name}": v.half() for k, part in enumerate(found) for name, v in _both(part).state_dict().items()
         }
@@ -214,7 +228,66 @@ def _top(argument: str, priors: tuple[str, ...], steps: int, device: torch.devic
     )
 
 
-# --- no prior at all ---
+@cache
+def conditions(device: torch.device, n: int = 10) -> Data:
+    """What is meta-learned on beside the labelled images: each geometric family at full and a third of the coverage, at
+    the array's noise and at twice that; 10 conditions of `n` images. No black holes, no labels of theirs."""
+    found: list[tuple[Array, Tensor, Any]] = []
+    for k, family in enumerate(FAMILIES):
+        images = geometric(family, n, sky.SEEDS["train"])
+        for coverage in (1.0, 0.3):
+            table = Interferometer.eht2017(coverage, k % len(COVERAGE[coverage])).table
+            noise = NOISE[(k + (coverage < 1)) % 2]
+            table = table.assign(sigma=table.sigma * noise)
+            array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device)
+            found.append((array, images.image.to(device), array.observe(images.fine.to(device), 7000 + len(found))))
+    return found
+
+
+def _lora(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """Plain routing, and low-rank changes inside the priors' own convolutions."""
+    bank = zoo.bank(priors).to(device)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        fused = lora.fit_lora(bank, data, sigmas_of(s, steps), s["lam"])
+        return {name: v.detach().half() for name, v in lora.trainable(fused).items()}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        fused = lora.make(bank).to(device)
+        fused.load_state_dict({name: v.float() for name, v in fitted.items()}, strict=False)
+        return hqs(y, array, fused.requires_grad_(False), sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
+
+    return Method(run, "baseline", len(bank), fit)
+
+
+# --- one network, or none ---
+
+
+def _denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """A denoiser trained on the labelled images: from nothing, or the best network of the bank `tuned` further."""
+    networks = [name for name in priors if any(True for _ in zoo.load(name).parameters())] if tuned else []
+    if tuned and not networks:
+        raise ValueError(f"finetuned: none of the priors {priors} is a network")
+    trained: dict[tuple, Fitted] = {}  # white noise knows nothing of the loop's settings
+
+    def make(best: int) -> nn.Module:
+        return (zoo.load(networks[best]) if tuned else from_nothing()).to(device)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        best = best_single(s, data, networks, steps, device) if tuned else 0
+        truth = torch.cat([x for _, x, _ in data])
+        key = (best, len(truth), float(truth.double().sum()))
+        if key not in trained:
+            net = fit_denoiser(make(best), truth, steps=STEPS[tuned], rate=3e-4 if tuned else 2e-3)
+            trained[key] = {name: value.half() for name, value in net.state_dict().items()}
+        return trained[key] | {"best": torch.tensor(best)}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        net = make(int(fitted["best"]))
+        net.load_state_dict({name: v.float() for name, v in fitted.items() if name != "best"})
+        return plug(net, steps)(s, fitted, array, y, truth, start)
+
+    return Method(run, "supervised", 1, fit)
 
 
 def _unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -247,11 +320,17 @@ MAKERS: dict[str, Maker] = {
     **{kind: partial(_learned, build) for kind, build in PARTS.items()},
     "c": partial(_learned, _strategy_c, objective=Objective(diversity=1e-4)),
     "top": _top,
+    "a_meta": partial(_learned, _strategy_a, meta=True),
+    "b_meta": partial(_learned, _strategy_b, meta=True),
+    "lora": _lora,
+    "denoiser": partial(_denoiser, False),
+    "finetuned": partial(_denoiser, True),
     "unet": _unet,
 }
 _SOLVED = ("_solved", "_over")
 _CONTROLS = (*_SOLVED, "_control", "_with_identity", "_at_levels", "best_single")
 _LEARNED = ("_learned", "_both", "best_single")
+_META = (*_LEARNED, "conditions")
 # the functions here that make a method, and the modules of the library it uses
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "static_simplex": ("_static", *_SOLVED),
@@ -264,21 +343,37 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "closed_levels": ("_closed_form", *_CONTROLS),
     **{kind: (build.__name__, *_LEARNED) for kind, build in PARTS.items()},
     "top": ("_top", "_strategy_a", *_LEARNED),
+    "a_meta": ("_strategy_a", *_META),
+    "b_meta": ("_strategy_b", *_META),
+    "lora": ("_lora",),
+    "denoiser": ("_denoiser",),
+    "finetuned": ("_denoiser", "best_single"),
     "unet": ("_unet",),
 }
 USES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("static_simplex", "static_affine", "closed_form"), ("learn",)),
     **dict.fromkeys(("single_identity", "noise_levels", "closed_single", "closed_levels"), ("learn", "oracles")),
     **dict.fromkeys((*PARTS, "top"), ("learn", "routing", "adapters")),
+    **dict.fromkeys(("a_meta", "b_meta"), ("meta", "adapters", "families", "interferometer")),
     "csnet": ("csnet",),
-    "unet": ("supervised",),
+    "lora": ("lora",),
+    **dict.fromkeys(("unet", "denoiser", "finetuned"), ("supervised",)),
+}
+
+OWN: dict[str, tuple[Any, ...]] = {  # and constants
+    "denoiser": (STEPS,),
+    "finetuned": (STEPS,),
+    "a_meta": (NOISE, WINDOW),
+    "b_meta": (NOISE, WINDOW),
 }
 
 
 def code(kind: str) -> str:
     """Hash of the functions here that make a method."""
     given = getattr(MAKERS[kind], "keywords", {})
-    return files.digest([[_HASHES[name] for name in _FUNCTIONS[kind]], repr((LEVELS, PLAIN, given))])
+    return files.digest(
+        [[_HASHES[name] for name in _FUNCTIONS[kind]], repr((LEVELS, PLAIN, given, *OWN.get(kind, ())))]
+    )
 
 
 _HASHES = {name: files.function_hash("paper.fitted", name) for names in _FUNCTIONS.values() for name in names}

@@ -5,6 +5,7 @@ colon stands a prior (`single:ffdnet`), a number (`top:2`), or a resolution (`a:
 learn nothing from labels but their settings; `fitted` has the others.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from fusionlib import files, zoo
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Consensus, average
-from fusionlib.interferometer import S_REF
+from fusionlib.heldout import PerImage, held_out_weights
+from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.mace import mace
 from fusionlib.metrics import blur
 from fusionlib.networks import WEIGHTS, trained
@@ -25,7 +27,8 @@ from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.rml import rml
 from fusionlib.sky import NPIX
 
-RML_PRIOR = (0.6, 60.0)  # its prior image: flux [Jy], width [microarcseconds]
+RML_PRIOR = (0.6, fitted.WINDOW)  # its prior image: flux [Jy], width [microarcseconds]
+FOLDS = 4  # of scans, for weights by held-out visibilities
 HQS_SETTINGS, RML_SETTINGS, UNET_SETTINGS = (
     ("sigma_max", "sigma_min", "lam"),
     ("entropy", "tv", "tsv", "l1"),
@@ -58,7 +61,7 @@ def code(name: str) -> str:
 def resolution(name: str) -> str:
     """What shares a weight in a method: `image`, `pixel`, or a number of pixels."""
     kind, _, argument = name.partition(":")
-    if kind in ("consensus", *fitted.PARTS):
+    if kind in ("consensus", "a_meta", "b_meta", *fitted.PARTS):
         return argument
     return "pixel" if kind.startswith("closed") else "image"
 
@@ -84,6 +87,21 @@ def _mace(argument: str, priors: tuple[str, ...], steps: int, device: torch.devi
         return mace(y, array, bank, sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
 
     return Method(run, "baseline", len(priors))
+
+
+def _heldout(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """Weights per image by how well each prior alone predicts scans held out: no label is used."""
+    bank = zoo.bank(priors).to(device)
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        if not isinstance(array, Interferometer):
+            raise ValueError("heldout: calibrated visibilities are needed")
+        sigmas, began = sigmas_of(s, steps), time.perf_counter()
+        w = held_out_weights(bank, array, y, sigmas=sigmas, lam=s["lam"], window=RML_PRIOR[1], folds=FOLDS)
+        found = hqs(y, array, FusedPrior(bank, PerImage(w)), sigmas=sigmas, lam=s["lam"], start=start)
+        return found._replace(seconds=time.perf_counter() - began)
+
+    return Method(run, "baseline", (FOLDS + 1) * len(priors))
 
 
 def _ceiling(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -120,6 +138,7 @@ MAKERS: dict[str, Callable[[str, tuple[str, ...], int, torch.device], Method]] =
     "rml": _rml,
     "consensus": _consensus,
     "mace": _mace,
+    "heldout": _heldout,
     "oracle": _oracle,
     "ceiling": _ceiling,
     **fitted.MAKERS,
@@ -130,6 +149,7 @@ USES: dict[str, tuple[str, ...]] = {
     "rml": ("rml",),
     "consensus": ("pnp", "gates"),
     "mace": ("mace",),
+    "heldout": ("pnp", "heldout"),
     "oracle": ("pnp", "oracles"),
     "ceiling": ("pnp", "networks"),
     **fitted.USES,

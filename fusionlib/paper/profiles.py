@@ -169,7 +169,9 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     return list(dict.fromkeys(rows))
 
 
-SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "unet")
+SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora")
+SUPERVISED = ("denoiser", "finetuned", "unet")
+NO_PRIORS = ("denoiser", "unet")
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "gradient:pixel")
 
@@ -178,7 +180,16 @@ def strategy_specs(
     profile: str,
     priors: Sequence[str] = BANKS["main"],
     *,
-    only: Sequence[str] = ("a:image", "a:8", "a:pixel", "mgpf:image", "b:image", "c:image"),
+    only: Sequence[str] = (
+        "a:image",
+        "a:8",
+        "a:pixel",
+        "a_meta:image",
+        "mgpf:image",
+        "b:image",
+        "b_meta:image",
+        "c:image",
+    ),
     sky: str = "",
     **_: Any,
 ) -> list[Spec]:
@@ -195,16 +206,17 @@ def strategy_specs(
         whole = bank == tuple(priors)
         wanted = only if whole else [m for m in only if m.endswith(":image")]
         fine = (":8", ":pixel") if profile == "smoke" else ()  # slow to learn
-        for method in (*(SIMPLE if whole else ("csnet",)), *CONTROLS, *OURS, *wanted):
+        simple = (*SIMPLE, *SUPERVISED) if whole else ("csnet", "heldout", "lora", "finetuned")
+        for method in (*simple, *CONTROLS, *OURS, *wanted):
             if method.endswith(fine):
                 continue
             kind = method.partition(":")[0]
             grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]
-            rows.append(replace(like, method=method, grid=grid, priors=() if kind == "unet" else bank))
+            rows.append(replace(like, method=method, grid=grid, priors=() if kind in NO_PRIORS else bank))
     return list(dict.fromkeys(rows))
 
 
-LEARNED = ("a", "b", "c", "mgpf", "gradient", "top")
+LEARNED = ("a", "b", "c", "mgpf", "gradient", "top", "a_meta", "b_meta", "lora", "denoiser", "finetuned")
 
 
 def _only(*names: str) -> Callable[..., list[Spec]]:
@@ -260,10 +272,10 @@ CHAPTERS = [
     Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
     Chapter(
         "03_strategy_a",
-        _only("a:image", "a:8", "a:pixel", "mgpf:image"),
+        _only("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image"),
         {"smoke": 120, "quick": 300, "paper": 14400},
     ),
-    Chapter("04_strategy_b", _only("b:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
+    Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),

@@ -1,0 +1,141 @@
+"""Low-rank adapters inside the convolutions of frozen priors (Hu et al., ICLR 2022), and a plain router fitted with
+them: the usual way to adapt several networks at once, here the baseline that has to go back through every prior."""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fusionlib.classical import Identity
+from fusionlib.datasets import turned
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import average
+from fusionlib.learn import Data, Stage, along_trajectory
+from fusionlib.priors import PriorBank
+from fusionlib.routing import Linear, dense
+
+
+class LoRAConv(nn.Module):
+    """A frozen convolution whose weight is moved by `scale` B A: A (r k, c_in k) random, B (c_out k, r k) zero at the
+    start, reshaped to (c_out, c_in, k, k); `groups` must be 1."""
+
+    def __init__(self, conv: nn.Conv2d, rank: int = 4, scale: float = 2.0):
+        super().__init__()
+        if conv.groups != 1:
+            raise ValueError(f"LoRAConv: convolutions with groups = 1 only, got {conv.groups}")
+        k = conv.kernel_size[0]
+        self.conv, self.scale = conv.requires_grad_(False), scale
+        self.a = nn.Parameter(torch.empty(rank * k, conv.in_channels * k))
+        self.b = nn.Parameter(torch.zeros(conv.out_channels * k, rank * k))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = self.conv.weight + self.scale * (self.b @ self.a).view_as(self.conv.weight)
+        return self.conv._conv_forward(x, moved, self.conv.bias)
+
+
+def with_lora(prior: nn.Module, rank: int = 4, scale: float = 2.0) -> nn.Module:
+    """A copy of a prior with every convolution made a `LoRAConv`; all else frozen. Priors without any come back as they
+    are, and have nothing to train."""
+    prior = copy.deepcopy(prior).requires_grad_(False)
+    for module in list(prior.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Conv2d:
+                setattr(module, name, LoRAConv(child, rank, scale))
+    return prior
+
+
+class Pooled(nn.Module):
+    """The plain router: softmax of a linear map of mean, deviation and log sigma of the image; one weight per image."""
+
+    reads_outputs, skips = False, False
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.head = Linear(3, n)
+
+    def forward(self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step=None) -> Tensor:
+        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).log().expand(len(x)).view(-1, 1, 1, 1)
+        seen = [x.mean((2, 3), keepdim=True), x.std((2, 3), keepdim=True), level]
+        return dense(self.head(torch.cat(seen, 1)))
+
+
+class Adapted(nn.Module):
+    """The priors of a bank with LoRA, called together, with gradients: `bank(x, sigma)`."""
+
+    img_channels, img_resolution = 1, None
+
+    def __init__(self, bank: PriorBank, rank: int = 4):
+        super().__init__()
+        self.names = bank.names
+        self.priors = nn.ModuleList(with_lora(prior, rank) for prior in bank.priors)
+
+    def __len__(self) -> int:
+        return len(self.priors)
+
+    def forward(self, x: Tensor, sigma: float | Tensor, keep: Tensor | None = None) -> Tensor:
+        return torch.stack([prior(x, sigma) for prior in self.priors])
+
+
+def make(bank: PriorBank, rank: int = 4) -> FusedPrior:
+    """Router and LoRA over a bank, as they are before the fit: the priors' average."""
+    return FusedPrior(Adapted(bank, rank), Pooled(len(bank)))  # type: ignore[arg-type]
+
+
+def trainable(fused: nn.Module) -> dict[str, Tensor]:
+    """The parameters that are fitted, by name."""
+    return {name: p for name, p in fused.named_parameters() if p.requires_grad}
+
+
+def fit_lora(
+    bank: PriorBank,
+    data: Data,
+    sigmas: Sequence[float],
+    lam: float,
+    *,
+    rank: int = 4,
+    rounds: int = 2,
+    steps: int = 80,
+    batch: int = 4,
+    rate: float = 1e-3,
+    seed: int = 0,
+) -> FusedPrior:
+    """Router and LoRA, the same for all iterations, fitted by AdamW on the iterates of the average of the priors, then
+    on those of the fit itself (`rounds`). Deterministic from the seed."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        fused = make(bank, rank).to(data[0][1].device)
+    rng = torch.Generator().manual_seed(seed)
+    policy: nn.Module = FusedPrior(bank, average(len(bank)))
+    for _ in range(rounds):
+        pool = _iterates(policy, data, sigmas, lam)
+        parameters = list(trainable(fused).values())
+        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            x, truth, sigma = pool[int(torch.randint(len(pool), (), generator=rng))]
+            chosen = torch.randint(len(x), (batch,), generator=rng)
+            k = int(torch.randint(8, (), generator=rng))
+            image = fused(turned(x[chosen], k), sigma)
+            loss = F.mse_loss(image, turned(truth[chosen], k)) / sigma**2
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+        policy = fused
+    return fused.eval()
+
+
+def _iterates(policy: nn.Module, data: Data, sigmas: Sequence[float], lam: float) -> list[tuple[Tensor, Tensor, float]]:
+    """What the priors get at each iteration of the loop with `policy`: images, truths, noise level."""
+    found: list[tuple[Tensor, Tensor, float]] = []
+
+    def note(stages: list[Stage]):
+        found.append((torch.cat([s.x for s in stages]), torch.cat([s.truth for s in stages]), stages[0].sigma))
+        return lambda s: policy(s.x, s.sigma)
+
+    along_trajectory(PriorBank({"identity": Identity()}), data, sigmas, lam, note)  # its output is not looked at
+    return found
