@@ -62,7 +62,7 @@ class ClosedForm(nn.Module):
 
     `typical` (K, 2, F) are mean and greatest deviation of the features' image means over the images of the fit. Where
     an image, or sigma, lies outside what was fitted the weights go back to the average of the priors: as fitted up to
-    twice that deviation and one step of the levels, the average from twice these on.
+    1.5 times that deviation and one step of the levels, the average from 2.5 times and two steps on.
     """
 
     reads_outputs, skips = True, False
@@ -91,7 +91,7 @@ class ClosedForm(nn.Module):
         gap = self.levels.diff().abs().max() if len(self.levels) > 1 else torch.tensor(0.1).to(s)
         mean, most = self.typical[stage].unbind(1)
         off = ((phi.mean((2, 3)) - mean).abs() / most).amax(1)
-        trust = (2 - off / 2).clamp(0, 1) * (2 - away / gap).clamp(0, 1)
+        trust = (2.5 - off).clamp(0, 1) * (2 - away / gap).clamp(0, 1)
         w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage] * trust[:, None, None], phi)
         return w + (1 - w.sum(0)) / len(w)
 

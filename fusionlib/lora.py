@@ -3,16 +3,18 @@ them: the usual way to adapt several networks at once, here the baseline that ha
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fusionlib.classical import Identity
 from fusionlib.datasets import turned
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import average
+from fusionlib.gates import nearest
 from fusionlib.learn import Data, Stage, along_trajectory
 from fusionlib.priors import PriorBank
 from fusionlib.routing import Linear, dense
@@ -90,52 +92,76 @@ def trainable(fused: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in fused.named_parameters() if p.requires_grad}
 
 
+class Staged(nn.Module):
+    """`fused` with parameters of its own for each noise level of a loop; in between the nearest in log sigma."""
+
+    levels: Tensor
+    img_channels, img_resolution = 1, None
+
+    def __init__(self, fused: FusedPrior, sigmas: Sequence[float], states: Sequence[dict[str, Tensor]]):
+        super().__init__()
+        self.fused, self.states = fused, states
+        self.register_buffer("levels", torch.tensor(sigmas).log())
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        stage, _ = nearest(self.levels, sigma, len(x))
+        s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
+        out = torch.empty_like(x)
+        for k in stage.unique():
+            mine = stage == k
+            out[mine] = functional_call(self.fused, self.states[int(k)], (x[mine], s[mine]))
+        return out
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW steps at each iteration of the loop, `first` times as many at the first, with `batch` images each."""
+
+    steps: int = 12
+    first: int = 4
+    batch: int = 4
+    rate: float = 1e-3
+    rank: int = 4
+    seed: int = 0
+
+
+USUAL = Schedule()
+
+
 def fit_lora(
-    bank: PriorBank,
-    data: Data,
-    sigmas: Sequence[float],
-    lam: float,
-    *,
-    rank: int = 4,
-    rounds: int = 2,
-    steps: int = 80,
-    batch: int = 4,
-    rate: float = 1e-3,
-    seed: int = 0,
-) -> FusedPrior:
-    """Router and LoRA, the same for all iterations, fitted by AdamW on the iterates of the average of the priors, then
-    on those of the fit itself (`rounds`). Deterministic from the seed."""
+    bank: PriorBank, data: Data, sigmas: Sequence[float], lam: float, *, schedule: Schedule = USUAL
+) -> list[dict[str, Tensor]]:
+    """What is trained of `make(bank)`, router and LoRA, for each iteration of `pnp.hqs`, along the trajectory.
+
+    Each iteration starts from the one before it. Images are mirrored and turned by right angles at random.
+    Deterministic from the seed of the `schedule`.
+    """
+    device = data[0][1].device
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        fused = make(bank, rank).to(data[0][1].device)
-    rng = torch.Generator().manual_seed(seed)
-    policy: nn.Module = FusedPrior(bank, average(len(bank)))
-    for _ in range(rounds):
-        pool = _iterates(policy, data, sigmas, lam)
-        parameters = list(trainable(fused).values())
-        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-        for step in range(steps):
-            optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-            x, truth, sigma = pool[int(torch.randint(len(pool), (), generator=rng))]
-            chosen = torch.randint(len(x), (batch,), generator=rng)
-            k = int(torch.randint(8, (), generator=rng))
-            image = fused(turned(x[chosen], k), sigma)
-            loss = F.mse_loss(image, turned(truth[chosen], k)) / sigma**2
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-        policy = fused
-    return fused.eval()
+        torch.manual_seed(schedule.seed)
+        fused = make(bank, schedule.rank).to(device)
+    rng = torch.Generator().manual_seed(schedule.seed)
+    parameters = list(trainable(fused).values())
+    states: list[dict[str, Tensor]] = []
 
+    def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
+        with torch.inference_mode(False), torch.enable_grad():
+            optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=0.0)
+            x, truth = (torch.cat([getattr(s, name) for s in stages]).clone() for name in ("x", "truth"))
+            steps = schedule.steps * (1 if states else schedule.first)
+            for step in range(steps):
+                optimiser.param_groups[0]["lr"] = schedule.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+                chosen = torch.randint(len(x), (schedule.batch,), generator=rng)
+                k = int(torch.randint(8, (), generator=rng))
+                image = fused(turned(x[chosen], k), stages[0].sigma)
+                loss = F.mse_loss(image, turned(truth[chosen], k))
+                optimiser.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+            states.append({name: p.detach().clone() for name, p in trainable(fused).items()})
+        return lambda s: fused(s.x, s.sigma)
 
-def _iterates(policy: nn.Module, data: Data, sigmas: Sequence[float], lam: float) -> list[tuple[Tensor, Tensor, float]]:
-    """What the priors get at each iteration of the loop with `policy`: images, truths, noise level."""
-    found: list[tuple[Tensor, Tensor, float]] = []
-
-    def note(stages: list[Stage]):
-        found.append((torch.cat([s.x for s in stages]), torch.cat([s.truth for s in stages]), stages[0].sigma))
-        return lambda s: policy(s.x, s.sigma)
-
-    along_trajectory(PriorBank({"identity": Identity()}), data, sigmas, lam, note)  # its output is not looked at
-    return found
+    # the bank's own outputs are not looked at
+    along_trajectory(PriorBank({"identity": Identity()}), data, sigmas, lam, fit)
+    return states

@@ -32,7 +32,7 @@ from fusionlib.losses import (
     similarity,
 )
 from fusionlib.oracles import simplex_weights
-from fusionlib.pnp import admm
+from fusionlib.pnp import admm, pgd
 from fusionlib.routing import Cosine, Encoder, Linear, Router, Voter, affine
 from fusionlib.supervised import fit_end_to_end, starts
 
@@ -249,8 +249,13 @@ def test_outside_what_was_fitted_it_falls_back_to_the_average(small):
         assert torch.allclose(fused(strange, 0.1), average(strange, 0.1), atol=1e-4)
     few = Interferometer.eht2017(0.3, window=60)
     other = few.observe(sky.fine, 1)
-    for loop, physics, data in ((admm, array, y), (hqs, few, other)):
-        ours, theirs = (psnr(loop(data, physics, p, sigmas=sigmas, lam=lam).image, sky) for p in (fused, average))
+    for loop, physics, data, options in (
+        (admm, array, y, {"lam": lam}),
+        (hqs, few, other, {"lam": lam}),
+        (pgd, array, y, {}),
+    ):
+        images = [loop(data, physics, p, sigmas=sigmas, **options).image for p in (fused, average)]
+        ours, theirs = (psnr(image, sky) for image in images)
         assert ours >= theirs - 0.02
 
 

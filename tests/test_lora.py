@@ -29,10 +29,18 @@ def test_the_baseline_starts_as_the_average_learns_and_leaves_the_priors_alone()
     with torch.no_grad():
         nn.init.zeros_((start := lora.make(bank)).gate.head.layer.weight)
         assert torch.allclose(start(sky.image, 0.1), bank(sky.image, 0.1).mean(0), atol=1e-6)
-    first, again = (lora.fit_lora(bank, data, [0.2, 0.05], 0.1, rounds=1, steps=4) for _ in range(2))
-    mine = lora.trainable(first)
-    assert all(torch.equal(v, lora.trainable(again)[k]) for k, v in mine.items())
-    assert not any(k.endswith("conv.weight") for k in mine) and any("priors.1" in k for k in mine)
-    assert not any("priors.0" in k for k in mine)  # the identity has nothing to adapt
-    assert any(float(v.abs().max()) > 0 for k, v in mine.items() if k.endswith(".b"))
+    sigmas, few = [0.2, 0.05], lora.Schedule(steps=3, first=1)
+    first, again = (lora.fit_lora(bank, data, sigmas, 0.1, schedule=few) for _ in range(2))
+    for mine, same in zip(first, again, strict=True):
+        assert all(torch.equal(v, same[k]) for k, v in mine.items())
+        assert not any(k.endswith("conv.weight") for k in mine) and any("priors.1" in k for k in mine)
+        assert not any("priors.0" in k for k in mine)  # the identity has nothing to adapt
+        assert any(bool(v.any()) for k, v in mine.items() if k.endswith(".b"))
     assert all(torch.equal(v, before[k]) for k, v in bank.state_dict().items())
+    prior = lora.Staged(lora.make(bank), sigmas, first)
+    with torch.no_grad():
+        x = sky.image[:2]
+        both = prior(x, torch.tensor([0.2, 0.05]))
+        assert torch.allclose(both[:1], prior(x[:1], 0.2), atol=1e-5)
+        assert torch.allclose(both[1:], prior(x[1:], 0.05), atol=1e-5)
+        assert not torch.allclose(both[1:], prior(x[1:], 0.2), atol=1e-5)

@@ -249,13 +249,17 @@ def _lora(argument: str, priors: tuple[str, ...], steps: int, device: torch.devi
     bank = zoo.bank(priors).to(device)
 
     def fit(s: Settings, data: Data) -> Fitted:
-        fused = lora.fit_lora(bank, data, sigmas_of(s, steps), s["lam"])
-        return {name: v.detach().half() for name, v in lora.trainable(fused).items()}
+        states = lora.fit_lora(bank, data, sigmas_of(s, steps), s["lam"])
+        return {f"{k}.{name}": v.half() for k, state in enumerate(states) for name, v in state.items()}
 
     def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
-        fused = lora.make(bank).to(device)
-        fused.load_state_dict({name: v.float() for name, v in fitted.items()}, strict=False)
-        return hqs(y, array, fused.requires_grad_(False), sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
+        sigmas = sigmas_of(s, steps)
+        states: list[Fitted] = [{} for _ in sigmas]
+        for name, v in fitted.items():
+            k, _, own = name.partition(".")
+            states[int(k)][own] = v.float()
+        prior = lora.Staged(lora.make(bank).to(device), sigmas, states).requires_grad_(False)
+        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
 
     return Method(run, "baseline", len(bank), fit)
 
