@@ -277,13 +277,14 @@ def fit_meta(
             for more in tasks[1 : len(data)]:
                 target = _together(target, more)
             pools = [target, *tasks[len(data) :]]
+            large = [p for p in pools if len(p.truth) > 1]  # of one image there is no support and query
             theta = meta_fit(
                 module,
-                pools,
+                large,
                 rule=course.rule,
                 rounds=course.rounds * (1 if fitted else course.first),
                 tasks=course.tasks,
-                k=min(course.k, *(len(p.truth) // 2 for p in pools)),
+                k=min(course.k, *(len(p.truth) // 2 for p in large)),
                 priors=course.priors,
                 rate=course.rate,
                 steps=course.steps,

@@ -67,9 +67,29 @@ paper.save(paper.figures.forest, table, out, "fig05_strategies", **facts)
 # %%
 shown = paper.PROFILES[profile].n_show
 mine = strategies.of(specs, ["c:image", "consensus:image", "csnet"], found)
-paper.save(
-    paper.figures.weights, strategies.weight_table(mine, 4 * shown), out, "fig05_weights", **facts | {"split": "dev"}
-)
+runs = strategies.runs(mine, 4 * shown)
+paper.save(paper.figures.weights, strategies.weight_table(runs), out, "fig05_weights", **facts | {"split": "dev"})
+
+# %% [markdown]
+# ## The fit, iteration by iteration
+#
+# Each iteration of the loop is one stage of the fit. PSNR of the running image on labelled images, which the method was
+# fitted to, and on development images, which it was not: where the two part, the fit has learned the former by heart.
+# (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
+
+# %%
+paper.save(paper.figures.curves, strategies.curve_table(runs), out, "fig05_fit", **facts | {"split": "train and dev"})
+
+# %% [markdown]
+# ## Collapse
+#
+# A gate has collapsed when it always picks the same prior: then the entropy of the *mean* weights is small. Each is
+# over log N, so that 1 is the plain average; `entropy` is of each image's own weights, `greatest` the largest of them.
+
+# %%
+collapsed = strategies.collapse_table(runs)
+paper.write_table(collapsed, "tab05_collapse", out)
+collapsed.round(3)
 
 # %% [markdown]
 # ## Side by side

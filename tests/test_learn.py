@@ -34,7 +34,7 @@ from fusionlib.losses import (
 from fusionlib.oracles import simplex_weights
 from fusionlib.pnp import admm, pgd
 from fusionlib.routing import Cosine, Encoder, Linear, Router, Voter, affine
-from fusionlib.supervised import fit_end_to_end, starts
+from fusionlib.supervised import fit_denoiser, fit_end_to_end, from_nothing, starts
 
 NAMES = ["identity", "tv", "torus"]
 
@@ -83,7 +83,7 @@ def test_entropies_and_collapse():
     assert load(torch.eye(4)[:, :1, None, None]) == 4
 
 
-@pytest.mark.row(14)
+@pytest.mark.row(14, 41)
 def test_the_literal_diversity_loss_asks_for_collapse_and_the_quadratic_form_does_not():
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(1, 1, 8, 8, generator=rng)
@@ -293,7 +293,15 @@ def test_the_end_to_end_network_learns_from_labels():
     assert metrics.psnr(image, sky.image).mean() > metrics.psnr(base, sky.image).mean()
 
 
-@pytest.mark.row(9)
+def test_a_denoiser_learns_from_labels_and_comes_back_from_the_seed():
+    clean = black_holes(6, 3).image
+    first, again = (fit_denoiser(from_nothing(), clean, steps=25, rate=2e-3, batch=8) for _ in range(2))
+    x = clean + 0.3 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(first(x, 0.3), again(x, 0.3)) and not first(x, 0.3).requires_grad
+    assert (first(x, 0.3) - clean).square().mean() < (from_nothing()(x, 0.3) - clean).square().mean()
+
+
+@pytest.mark.row(9, 37)
 def test_heads_are_swapped_with_the_encoder_kept():
     torch.manual_seed(0)
     encoder = Encoder(Router.maps, 8)

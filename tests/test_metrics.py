@@ -12,6 +12,7 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
     return truth + 0.05 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1)), truth
 
 
+@pytest.mark.row(4, 42)
 def test_psnr_and_ssim_agree_with_scikit_image():
     skimage = pytest.importorskip("skimage.metrics")
     x, truth = pair()

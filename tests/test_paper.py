@@ -2,14 +2,27 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from fusionlib import files
-from fusionlib.paper import Spec, baseline_specs, experiment, figures, save, score_table, scores, tuned
+from fusionlib import files, lora, meta, metrics, routing
+from fusionlib.paper import (
+    Spec,
+    baseline_specs,
+    experiment,
+    figures,
+    fitted,
+    save,
+    score_table,
+    scores,
+    strategies,
+    tuned,
+)
 from fusionlib.paper.chapter import check_parameters
 from fusionlib.paper.profiles import CHAPTERS
 from fusionlib.paper.publish import fill, publish
@@ -125,6 +138,73 @@ def test_every_method_runs_and_oracles_win(home, method):
         assert (found["psnr"] > np.maximum(*singles) - 0.05).all()
 
 
+META = {
+    "fit_meta": partial(meta.fit_meta, course=meta.Course(rounds=1, first=1, tasks=1, k=1)),
+    "conditions": partial(fitted.conditions, n=2),
+}
+FEW = {
+    "heldout": {},
+    "lora": {"fit_lora": partial(lora.fit_lora, schedule=lora.Schedule(steps=2, first=1))},
+    "a_meta:image": META,
+    "b_meta:image": META,
+    "denoiser": {"STEPS": {False: 3, True: 2}},
+    "finetuned": {"STEPS": {False: 3, True: 2}},
+}
+
+
+@pytest.mark.row(24, 26, 27, 35)
+@pytest.mark.parametrize("method", sorted(FEW))
+def test_slow_methods_fit_store_and_reconstruct(home, monkeypatch, method):
+    """Those that smoke leaves out, cut short: what a fit stores is what the scores are made with."""
+    for name, short in FEW[method].items():
+        monkeypatch.setattr(fitted.lora if name == "fit_lora" else fitted, name, short)
+    bank = () if method == "denoiser" else ("identity", "torus")
+    spec = small(method, bank, n_train=4, coverage=0.3, grid=grid((0.1,), (0.02,)))
+    _, _, found = tuned(spec)
+    record = scores(spec)
+    assert np.isfinite(record["psnr"]).all() and (int(record["trainable"]) > 0) == bool(set(found) - {"best", "shared"})
+    assert str(record["kind"]) == {"heldout": "baseline", "lora": "baseline", "denoiser": "supervised"}.get(
+        method, "supervised" if method == "finetuned" else "fused"
+    )
+    array = experiment.arrays(spec)[0]
+    truth, y = experiment.observed(spec, "dev", 2, 0, array)
+    image = experiment.method_of(spec).run(experiment.settings_of(record), found, array, y, truth, None).image
+    assert np.allclose(metrics.psnr(image, truth), record["psnr"][0], atol=1e-3)
+
+
+@pytest.mark.row(33)
+def test_diagrams_are_drawn_from_the_modules():
+    gate = routing.cosine_router(3, None)
+    drawn = strategies.shapes(gate, torch.rand(1, 1, 64, 64), 0.1)
+    convolutions = [m for m in gate.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert list(drawn.kind).count("Conv2d") == len(convolutions)
+    assert set(drawn[drawn.kind == "Conv2d"].parameters) == {
+        sum(p.numel() for p in m.parameters()) for m in convolutions
+    }
+
+
+@pytest.mark.row(43, 45)
+def test_runs_show_weights_that_sum_to_one_and_the_fit_by_iteration(home):
+    spec = small("static_simplex", ("identity", "tv"), n_train=4, coverage=1.0, grid=grid((0.1,), (0.02,)))
+    found = strategies.runs([spec], 2)
+    weights, curves = strategies.weight_table(found), strategies.curve_table(found)
+    assert np.allclose(weights.groupby("iteration").weight.sum(), 1, atol=1e-5)
+    last = curves[(curves.images == "development") & (curves.iteration == spec.steps)].psnr.item()
+    assert last == pytest.approx(float(scores(spec)["psnr"].mean()), abs=1e-3)
+    assert set(strategies.collapse_table(found).columns) == {
+        "method",
+        "iteration",
+        "entropy",
+        "batch_entropy",
+        "greatest",
+    }
+    broken = found[0]._replace(weights=2 * found[0].weights)
+    with pytest.raises(ValueError, match="do not sum to one"):
+        strategies.weight_table([broken])
+    sizes = strategies.size_table([spec.__class__(**{**spec.__dict__, "priors": ("identity", "torus")})])
+    assert sizes.trainable.item() == 4 and sizes.frozen.item() > 300_000
+
+
 def test_one_method_changing_leaves_the_others_scores_alone(monkeypatch):
     before = {m: small(m, ("tv",)).key for m in ("single:tv", "average", "static_affine")}
     monkeypatch.setitem(experiment.methods._MAKER_CODE, "static_affine", "edited")
@@ -132,6 +212,7 @@ def test_one_method_changing_leaves_the_others_scores_alone(monkeypatch):
     assert [m for m in before if before[m] != after[m]] == ["static_affine"]
 
 
+@pytest.mark.row(36)
 def test_table_has_the_schema_and_pairs_with_the_best_single(home):
     bank = ("identity", "tv")
     specs = [small("single:identity", ("identity",)), small(), small("average", bank)]

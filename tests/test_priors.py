@@ -80,6 +80,7 @@ def test_ffdnet_takes_odd_sizes_large_and_mixed_noise(ffdnet):
             assert torch.allclose(mixed[k : k + 1], ffdnet(z[k : k + 1], s), atol=1e-5)
 
 
+@pytest.mark.row(1)
 @pytest.mark.parametrize("name", sorted(zoo.PRIORS))
 def test_every_prior_keeps_the_contract(name):
     """Pure whatever came between, an image's output its own to 1e-6, sigma a number or (B,), weights left alone."""
@@ -170,6 +171,7 @@ def test_bank_computes_what_is_kept_and_nothing_else():
         bank(z, 0.1, keep=keep[:, :2])
 
 
+@pytest.mark.row(34)
 def test_fused_prior_is_the_weighted_sum_and_skips_zero_weights():
     bank = zoo.bank(["identity", "tv"])
     _, z = noisy()
@@ -177,6 +179,7 @@ def test_fused_prior_is_the_weighted_sum_and_skips_zero_weights():
     expected = 0.25 * z + 0.75 * bank.priors[1](z, 0.1)
     assert torch.allclose(fused(z, 0.1), expected, atol=1e-6)
     assert torch.equal(FusedPrior(bank, Static(torch.tensor([1.0, 0.0])))(z, 0.1), z)
+    assert torch.allclose(FusedPrior(bank, average(2))(z, 0.1), bank(z, 0.1).mean(0), atol=1e-6)
     affine = FusedPrior(bank, Static(torch.tensor([-0.5, 1.5])))(z, 0.1)
     assert torch.allclose(affine, 1.5 * bank.priors[1](z, 0.1) - 0.5 * z, atol=1e-6)
     with pytest.raises(ValueError, match="3 weights for a bank of 2"):

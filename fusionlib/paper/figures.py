@@ -14,10 +14,11 @@ from fusionlib.interferometer import S_REF
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, forest, frame, mosaic, sky_picture
 from fusionlib.paper.figures_m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
-from fusionlib.paper.figures_strategies import weights
+from fusionlib.paper.figures_strategies import curves, weights
 from fusionlib.paper.figures_trained import fig13_data, fig13_families, fig13_losses, fig13_samples
 
 __all__ = [
+    "curves",
     "fig00_coverage",
     "fig00_observation",
     "fig00_sky",

@@ -172,6 +172,7 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
 SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora")
 SUPERVISED = ("denoiser", "finetuned", "unet")
 NO_PRIORS = ("denoiser", "unet")
+SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image")  # endings of what smoke leaves out
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "gradient:pixel")
 
@@ -205,10 +206,10 @@ def strategy_specs(
         like = next(s for s in rows if s.method == "static_affine" and s.priors == bank)
         whole = bank == tuple(priors)
         wanted = only if whole else [m for m in only if m.endswith(":image")]
-        fine = (":8", ":pixel") if profile == "smoke" else ()  # slow to learn
+        slow = SLOW if profile == "smoke" else ()
         simple = (*SIMPLE, *SUPERVISED) if whole else ("csnet", "heldout", "lora", "finetuned")
         for method in (*simple, *CONTROLS, *OURS, *wanted):
-            if method.endswith(fine):
+            if method.endswith(slow):
                 continue
             kind = method.partition(":")[0]
             grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]

@@ -19,6 +19,7 @@ from fusionlib.paper.profiles import CHAPTERS, profile_of
 from fusionlib.paper.run import job_seconds, make_plan
 
 KEPT = "scores"  # inside figures/: the published store
+LARGE = 400_000  # bytes
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -132,15 +133,16 @@ def publish(profile: str) -> None:
 
 
 def _publish_scores(folder: Path, profile: str) -> None:
-    """Into the published store: tuned settings of every profile, all scores of the paper's, and of the others those at
-    partial coverage, so that a fresh checkout has less to compute; what is stale goes."""
-    kept = {
-        record_key(s)
-        for name in {profile, "quick", "paper"}
-        for chapter in CHAPTERS
-        for spec in chapter.specs(name)
-        for s in {tuning(spec), *([spec] if name == "paper" or spec.coverage < 1 else [])}
-    }
+    """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's, and
+    of the others those at partial coverage, so that a fresh checkout has less to compute; what is stale goes. Fits of
+    more than LARGE bytes (networks) stay here, their scores go instead."""
+    kept = set()
+    for name in {profile, "quick", "paper"}:
+        for spec in (s for chapter in CHAPTERS for s in chapter.specs(name)):
+            fit = store_paths(record_key(tuning(spec)))[0]
+            large = fit.exists() and fit.stat().st_size > LARGE
+            kept |= {record_key(spec)} if large or name == "paper" or spec.coverage < 1 else set()
+            kept |= set() if large else {fit.stem}
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.npz"):
         if old.stem not in kept:

@@ -1,13 +1,17 @@
 """Chapters 03 to 05: the data behind the figures of the learned strategies."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib.paper.experiment import Spec, arrays, method_of, observed, tuned
+from fusionlib import metrics, zoo
+from fusionlib.losses import collapse
+from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, tuned
+from fusionlib.paper.method import Array
 from fusionlib.paper.tables import examples
 
 
@@ -17,20 +21,93 @@ def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> li
     return [found[m] for m in methods if m in found]
 
 
-def weight_table(specs: Sequence[Spec], n: int) -> pd.DataFrame:
-    """method, prior, iteration, weight, lo, hi: mean and middle 80 % over `n` development images and all places."""
-    rows = []
+class Run(NamedTuple):
+    """Some reconstructions of an experiment: truth (B, 1, H, W), the image after every iteration (K, B, 1, H, W), and
+    the weights (K, N, B, h, w)."""
+
+    spec: Spec
+    images: str
+    truth: Tensor
+    iterates: Tensor
+    weights: Tensor
+
+
+class _Watched:
+    """An instrument that keeps what is handed to its data step, first of all at each penalty: the loop's images."""
+
+    def __init__(self, array: Array):
+        self.array = array
+        self.seen: dict[float, Tensor] = {}
+
+    def prox(self, z: Tensor, y: Any, rho: float) -> Tensor:
+        self.seen.setdefault(rho, z)
+        return self.array.prox(z, y, rho)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.array, name)
+
+
+def runs(specs: Sequence[Spec], n: int) -> list[Run]:
+    """Every experiment on `n` of the images its method was fitted to, and on `n` development images."""
+    found = []
     for s in specs:
-        array = arrays(s)[0]
-        truth, y = observed(s, "dev", n, 0, array)
         settings, _, fitted = tuned(s)
-        record = method_of(s).run(settings, fitted, array, y, truth, None).record
-        w = record["weights"].flatten(2).float()  # (K, N, places)
+        for split, images in (("train", "labelled"), ("dev", "development")):
+            array = arrays(s)[0]
+            truth, y = observed(s, split, min(n, s.n_train) if split == "train" else n, 0, array)
+            watched = _Watched(array)
+            done = method_of(s).run(settings, fitted, watched, y, truth, None)  # type: ignore[arg-type]
+            iterates = torch.stack([*list(watched.seen.values())[1:], done.image])
+            found.append(Run(s, images, truth, iterates, done.record["weights"].float()))
+    return found
+
+
+def weight_table(found: Sequence[Run]) -> pd.DataFrame:
+    """method, prior, iteration, weight, lo, hi: mean and middle 80 % over development images and all places."""
+    rows = []
+    for s, images, _, _, weights in found:
+        if not torch.allclose(weights.sum(1), torch.ones(1, device=weights.device), atol=1e-3):
+            raise ValueError(f"weights of {s.method} do not sum to one")
+        w = weights.flatten(2)  # (K, N, places)
         places = np.quantile(w.cpu().numpy(), (0.1, 0.9), axis=2)
-        for k, iteration in enumerate(w):
+        for k, iteration in enumerate(w if images == "development" else ()):
             for i, name in enumerate(s.priors):
                 rows.append((s.method, name, k + 1, float(iteration[i].mean()), places[0, k, i], places[1, k, i]))
     return pd.DataFrame(rows, columns=["method", "prior", "iteration", "weight", "lo", "hi"])
+
+
+def curve_table(found: Sequence[Run]) -> pd.DataFrame:
+    """method, images, iteration, psnr: the fit, stage by stage, on what it was fitted to and on what it was not."""
+    rows = [
+        (s.method, images, k + 1, float(metrics.psnr(image, truth).mean()))
+        for s, images, truth, iterates, _ in found
+        for k, image in enumerate(iterates)
+    ]
+    return pd.DataFrame(rows, columns=["method", "images", "iteration", "psnr"])
+
+
+def collapse_table(found: Sequence[Run]) -> pd.DataFrame:
+    """`losses.collapse` of the weights on development images at the first, middle and last iteration.
+
+    Weights free of sign are left out: entropies need the simplex.
+    """
+    rows = []
+    for s, images, _, _, weights in found:
+        if images == "development" and bool((weights >= 0).all()):
+            for k in (0, len(weights) // 2, len(weights) - 1):
+                rows.append({"method": s.method, "iteration": k + 1, **collapse(weights[k])})
+    return pd.DataFrame(rows)
+
+
+def size_table(specs: Sequence[Spec]) -> pd.DataFrame:
+    """What each method learns over all its iterations, beside what is frozen, by count; the essay says a thousandth."""
+    rows = []
+    for s in specs:
+        frozen = sum(p.numel() for name in s.priors for p in zoo.load(name).parameters())
+        trainable = int(scores(s)["trainable"])
+        rows.append((s.method, s.steps, trainable, frozen, trainable / frozen, trainable / s.steps / frozen))
+    columns = ["method", "iterations", "trainable", "frozen", "ratio", "ratio_per_iteration"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def pictures(specs: Sequence[Spec], n: int) -> dict[str, np.ndarray]:
