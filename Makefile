@@ -33,10 +33,11 @@ test: .venv/.installed-test  ## lint, types, tests and every chapter in the smok
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest
 
-test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' in ours (an environment of its own)
+test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' in ours, published weights in their own runtimes (an environment of its own)
 	@test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
 	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . pytest
 	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt deepinv==0.5.0 diffusers==0.42.1
+	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ncnn==1.0.20261020 scico==0.0.7 galaxygrad==0.2.1
 	@.venv-interop/bin/python -m pytest tests/interop
 
 train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)

@@ -119,10 +119,13 @@ def test_a_method_that_learns_is_judged_on_images_it_did_not_learn_from(home, mo
         return experiment.Method(method.run, method.kind, method.calls, fit)
 
     monkeypatch.setattr(experiment.methods, "make", watched)
-    spec = small("static_affine", ("identity", "tv"), n_train=6, coverage=1.0, grid=grid((0.1,), (0.02,)))
+    spec = small("static_affine", ("identity", "tv"), n_train=6, coverage=1.0, grid=grid((0.1, 0.3), (0.02,)))
     _, _, fitted = tuned(spec)
     assert seen[-1] == 6 and set(seen[-3:-1]) == {3}
     assert fitted["w"].shape == (2, 2) and np.allclose(fitted["w"].sum(1), 1, atol=1e-4)
+    seen.clear()
+    one = small("static_affine", ("identity", "tv"), n_train=6, coverage=1.0, grid=grid((0.1,), (0.02,)))
+    assert np.isnan(tuned(one)[1]) and seen == [6]  # nothing to choose: fitted once
     record = scores(spec)
     assert int(record["trainable"]) == 4 and str(record["kind"]) == "baseline" and int(record["prior_calls"]) == 4
 

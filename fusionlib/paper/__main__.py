@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fusionlib.paper.experiment import Spec, scores
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
                 done = f"{record['psnr'].mean():.2f} dB on {spec.n_test} {spec.family or spec.split} images"
             else:
                 done = f"tuned, {record['psnr_train']:.2f} dB on {spec.n_train} training images"
+                done = "fitted" if np.isnan(record["psnr_train"]) else done
             line = f"{what}: {done}"
     except (ValueError, RuntimeError, json.JSONDecodeError, IndexError) as error:
         print(f"  FAILED {what}: {error}", flush=True)

@@ -178,8 +178,9 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
     """Settings with the best mean PSNR on the n training images, that PSNR, and what the method learns with them.
 
     Every method gets the same budget: the whole grid on a quarter of the images, the best quarter on all of them. A
-    method that learns is judged by two-fold cross-validation inside these images, then fitted on all of them. Image k
-    is observed with scan list k mod 3 where a coverage has three.
+    method that learns is judged by two-fold cross-validation inside these images, then fitted on all of them; with one
+    setting in the grid there is nothing to judge, and its PSNR is NaN. Image k is observed with scan list k mod 3 where
+    a coverage has three.
     """
     method, lists = method_of(spec), arrays(spec)
     data: list[tuple[Array, Tensor, Any]] = []
@@ -187,8 +188,9 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
         x, y = observed(spec, "train", spec.n_train, draw, array, slice(draw, None, len(lists)))
         if len(x):
             data.append((array, x, y))
-    candidates, psnr = settings_grid(spec), np.zeros(0)
-    for share in (4, 1) if len(candidates) > 1 else (1,):
+    candidates, psnr = settings_grid(spec), np.array([np.nan])
+    rounds = (4, 1) if len(candidates) > 1 else (1,) if method.fit is None else ()
+    for share in rounds:
         used = [(a, x[: -(-len(x) // share)], y[: -(-len(x) // share)]) for a, x, y in data]
         psnr = np.array([_judge(spec, method, settings, used) for settings in candidates])
         if share > 1:
