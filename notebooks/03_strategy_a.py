@@ -124,6 +124,20 @@ paper.save(
 )
 
 # %% [markdown]
+# ## With more labels
+#
+# The wide run: 300 labelled and 200 development images, one setting of the loop for every row (sigma from 0.2 to 0.02,
+# lambda 0.1), full coverage. It takes hours (`python -m fusionlib.paper.run wide`), so that its scores ship with the
+# project; rows that were not computed are not shown.
+
+# %%
+wide = strategies.known(paper.strategy_specs("wide", found, only=("a:pixel",), sky=sky))
+if any(s.method.startswith("single:") for s in wide):
+    table = paper.headroom.table(wide, found)
+    paper.write_table(table, "tab03_wide", out)
+    paper.save(paper.figures.forest, table, out, "fig03_wide", **facts | {"profile": "wide", "split": "dev"})
+
+# %% [markdown]
 # ## What was learned
 #
 # In the quick profile, with its few labelled images: finer is better, per pixel above per patch above per image.

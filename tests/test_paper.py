@@ -21,6 +21,7 @@ from fusionlib.paper import (
     score_table,
     scores,
     strategies,
+    strategy_specs,
     tuned,
 )
 from fusionlib.paper.chapter import check_parameters
@@ -279,6 +280,19 @@ def test_unknown_parameters_profiles_and_chapters_are_refused(home, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="profile must be one of"):
         baseline_specs("huge")
+
+
+def test_the_wide_run_has_one_chapter_and_shows_what_is_stored(home):
+    with pytest.raises(ValueError, match="has no profile wide"):
+        make_plan("wide", ["00"], {})
+    with pytest.raises(ValueError, match="some chapters only"):
+        publish("wide")
+    specs = strategy_specs("wide")
+    assert {s.n_train for s in specs} == {300} and {s.method for s in specs} >= {"closed_form", "unet", "single:torus"}
+    assert all(len(settings) == 1 for s in specs for _, settings in s.grid)
+    stored = small(n_test=1)
+    scores(stored)
+    assert strategies.known([stored, small(n_test=3)]) == [stored]
 
 
 def test_unwritable_build_folder_is_named(monkeypatch, tmp_path):

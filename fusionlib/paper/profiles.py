@@ -14,7 +14,8 @@ from fusionlib.zoo import BANKS
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes of a run. `smoke` is for tests, `quick` for readers on two cores, `paper` for the numbers of the paper.
+    """Sizes of a run. `smoke` is for tests, `quick` for readers on two cores, `paper` for the numbers of the paper;
+    `wide` gives chapter 03 more labels and images than `quick`, with one setting of the loop for all.
 
     `n_partial` test images are used at partial coverage; `headroom` are the coverages of chapter 01. `closures` are the
     numbers of training and test images, and of objects of each of the `families`, seen uncalibrated.
@@ -69,6 +70,24 @@ PROFILES = {
     ),
     "quick": Profile(
         "dev", 12, 32, (0,), (1.0, 0.3, 0.1), 2, STEPS, GRID, (8, 16, 50), 6, (1.0, 0.3, 0.1), ("disc", "double")
+    ),
+    "wide": Profile(
+        "dev",
+        300,
+        200,
+        (0,),
+        (1.0,),
+        2,
+        STEPS,
+        {
+            **dict.fromkeys(("hqs", "fitted", "learned"), GRID["learned"]),
+            "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (30.0,))),
+            "unet": (("steps", (1200.0,)),),
+        },
+        (0, 0, 0),
+        0,
+        (1.0,),
+        (),
     ),
     "paper": Profile(
         "test",
@@ -175,6 +194,7 @@ NO_PRIORS = ("denoiser", "unet")
 SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image")  # endings of what smoke leaves out
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "gradient:pixel")
+WIDE = ("average", "rml", "static_affine", "finetuned", "unet", *CONTROLS, *OURS, "a:pixel")  # and single priors
 
 
 def strategy_specs(
@@ -214,6 +234,8 @@ def strategy_specs(
             kind = method.partition(":")[0]
             grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]
             rows.append(replace(like, method=method, grid=grid, priors=() if kind in NO_PRIORS else bank))
+    if profile == "wide":
+        rows = [s for s in rows if s.method in WIDE or s.method.startswith("single:")]
     return list(dict.fromkeys(rows))
 
 
@@ -256,11 +278,15 @@ def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any)
 
 @dataclass(frozen=True)
 class Chapter:
-    """A notebook: its name, the experiments it reads, and its time budget by profile [seconds], jobs included."""
+    """A notebook: its name, the experiments it reads, and its time budget by profile [seconds], jobs included.
+
+    `also` are the experiments of the profile `wide` that it shows beside, those of them that are stored.
+    """
 
     name: str
     specs: Callable[..., list[Spec]]
     budget: dict[str, int]
+    also: Callable[..., list[Spec]] | None = None
 
 
 def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
@@ -274,10 +300,16 @@ CHAPTERS = [
     Chapter(
         "03_strategy_a",
         _only("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image"),
-        {"smoke": 120, "quick": 300, "paper": 14400},
+        {"smoke": 120, "quick": 300, "wide": 4800, "paper": 14400},
+        partial(strategy_specs, "wide", only=("a:pixel",)),
     ),
     Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]
+
+
+def chapters_of(profile: str) -> list[Chapter]:
+    """The chapters that a profile has: those with a budget for it."""
+    return [chapter for chapter in CHAPTERS if profile in chapter.budget]

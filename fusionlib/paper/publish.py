@@ -15,7 +15,7 @@ from fusionlib import files
 from fusionlib.paper import drawing, figures
 from fusionlib.paper.experiment import record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
-from fusionlib.paper.profiles import CHAPTERS, profile_of
+from fusionlib.paper.profiles import CHAPTERS, chapters_of, profile_of
 from fusionlib.paper.run import job_seconds, make_plan
 
 KEPT = "scores"  # inside figures/: the published store
@@ -82,6 +82,8 @@ def publish(profile: str) -> None:
     """Raises ValueError when a chapter of the run is missing or failed; then nothing is changed."""
     run, home = output(profile), files.home()
     facts = {}
+    if len(chapters_of(profile)) < len(CHAPTERS):
+        raise ValueError(f"profile {profile} has some chapters only; publish quick or paper: its scores go with them")
     plan = make_plan(profile, [], {})
     if plan.jobs or plan.chapters:
         left = [name for name, *_ in plan.chapters.values()]
@@ -133,15 +135,15 @@ def publish(profile: str) -> None:
 
 
 def _publish_scores(folder: Path, profile: str) -> None:
-    """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's, and
-    of the others those at partial coverage, so that a fresh checkout has less to compute; what is stale goes. Fits of
-    more than LARGE bytes (networks) stay here, their scores go instead."""
+    """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's run
+    and of the wide one, of the others those at partial coverage, so that a fresh checkout has less to compute; what is
+    stale goes. Fits of more than LARGE bytes (networks) stay here, their scores go instead."""
     kept = set()
-    for name in {profile, "quick", "paper"}:
-        for spec in (s for chapter in CHAPTERS for s in chapter.specs(name)):
+    for name in {profile, "quick", "wide", "paper"}:
+        for spec in (s for chapter in chapters_of(name) for s in chapter.specs(name)):
             fit = store_paths(record_key(tuning(spec)))[0]
             large = fit.exists() and fit.stat().st_size > LARGE
-            kept |= {record_key(spec)} if large or name == "paper" or spec.coverage < 1 else set()
+            kept |= {record_key(spec)} if large or name in ("wide", "paper") or spec.coverage < 1 else set()
             kept |= set() if large else {fit.stem}
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.npz"):

@@ -40,7 +40,7 @@ from fusionlib.paper.experiment import (
 )
 from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
-from fusionlib.paper.profiles import CHAPTERS, FITTED, LEARNED, Chapter, profile_of
+from fusionlib.paper.profiles import FITTED, LEARNED, Chapter, chapters_of, profile_of
 from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
@@ -67,7 +67,7 @@ def chapter_specs(chapter: Chapter, profile: str, parameters: dict[str, Any]) ->
 def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan:
     """The graph of `profile`. Raises ValueError for unknown profiles, chapters or parameters."""
     profile_of(profile)
-    chapters = [chapter_of(name) for name in only] or CHAPTERS
+    chapters = [chapter_of(name) for name in only] or chapters_of(profile)
     known = {c.name: set(parameters_of(c.name)) for c in chapters}
     if unknown := set(parameters).difference(*known.values()):
         raise ValueError(
@@ -78,6 +78,8 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
     parts = ("chapter", "figures", "tables", "profiles", "headroom", "strategies", "m87", "trained")
     code = files.code_hash(*(f"paper.{part}" for part in parts))
     for chapter in chapters:
+        if profile not in chapter.budget:
+            raise ValueError(f"chapter {chapter.name} has no profile {profile}; it has {sorted(chapter.budget)}")
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
         specs = chapter_specs(chapter, profile, mine)
         missing = {str(store_paths(key)[0]): s for s in specs if not _stored(key := record_key(s))}
@@ -92,6 +94,10 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         if "observation" in known[chapter.name]:
             readable = importlib.util.find_spec("ehtim") is not None
             inputs += [content(str(found)) for found in released_data()] + [str(readable)]
+        if chapter.also:
+            options = {k: v for k, v in mine.items() if k == "sky"}
+            beside = chapter.also(zoo.available(mine.get("priors", zoo.BANKS["main"]))[0], **options)
+            inputs += [key for s in beside if _stored(key := record_key(s))]
         key = files.digest([source(chapter.name).read_text(), code, mine, inputs, sorted(record_key(s) for s in specs)])
         done = output(profile) / ".done" / f"{chapter.name}-{key}"
         if not (done.exists() and _whole(chapter, profile)):
@@ -142,7 +148,7 @@ def estimate(plan: Plan) -> float:
 def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: dict[str, Any]) -> bool:
     """Print chapter, status, seconds against budget, figures; true if every chapter is done."""
     rows, good = [], True
-    for chapter in [chapter_of(name) for name in only] or CHAPTERS:
+    for chapter in [chapter_of(name) for name in only] or chapters_of(profile):
         facts_path = output(profile) / f"{chapter.name}.json"
         left = [done for done, (name, *_) in plan.chapters.items() if name == chapter.name and not Path(done).exists()]
         if left:
@@ -227,7 +233,7 @@ def read_parameters(given: list[str]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fusionlib.paper.run", description=__doc__)
-    parser.add_argument("profile", choices=["smoke", "quick", "paper"])
+    parser.add_argument("profile", choices=["smoke", "quick", "wide", "paper"])
     parser.add_argument(
         "--only", action="append", default=[], metavar="NN", help="a chapter, by number; may be repeated"
     )

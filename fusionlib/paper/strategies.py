@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fusionlib import metrics, zoo
 from fusionlib.losses import collapse
-from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, tuned
+from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, store_paths, tuned
 from fusionlib.paper.method import Array
 from fusionlib.paper.tables import examples
 
@@ -19,6 +19,11 @@ def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> li
     """The experiments of `methods` with the whole bank, first seed, in that order."""
     found = {s.method: s for s in reversed(specs) if s.priors in (tuple(bank), (), (s.method.partition(":")[2],))}
     return [found[m] for m in methods if m in found]
+
+
+def known(specs: Sequence[Spec]) -> list[Spec]:
+    """Those whose scores are stored, here or with the project."""
+    return [s for s in specs if any(path.exists() for path in store_paths(s.key))]
 
 
 class Run(NamedTuple):
