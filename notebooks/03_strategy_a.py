@@ -56,7 +56,8 @@ strategies.shapes(routing.cosine_router(n, None), x, 0.1)
 # `fusionlib.meta`.
 
 # %%
-specs = paper.strategy_specs(profile, found, only=("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image"), sky=sky)
+strategy = ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image")
+specs = paper.strategy_specs(profile, found, only=strategy, all_coverages=True, sky=sky)
 table = paper.headroom.table(specs, found)
 paper.write_table(table, "tab03_strategies", out)
 table.sort_values(["bank", "psnr"], ascending=False).round(3)

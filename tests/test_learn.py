@@ -35,6 +35,7 @@ from fusionlib.oracles import simplex_weights
 from fusionlib.pnp import admm, pgd
 from fusionlib.routing import Cosine, Encoder, Linear, Router, Voter, affine
 from fusionlib.supervised import fit_denoiser, fit_end_to_end, from_nothing, starts
+from fusionlib.unroll import fit_unrolled
 
 NAMES = ["identity", "tv", "torus"]
 
@@ -257,6 +258,23 @@ def test_outside_what_was_fitted_it_falls_back_to_the_average(small):
         images = [loop(data, physics, p, sigmas=sigmas, **options).image for p in (fused, average)]
         ours, theirs = (psnr(image, sky) for image in images)
         assert ours >= theirs - 0.02
+
+
+def test_the_unrolled_pass_brings_the_last_image_nearer_to_the_labels(small):
+    array, sky, y, sigmas, lam, bank, gate = small
+    data, prior = [(array, sky.image[:6], y[:6])], FusedPrior(bank, gate)
+    before = {k: v.clone() for k, v in prior.state_dict().items()}
+    options = {"last": 2, "steps": 20, "batch": 6, "rate": 0.2}
+    first, again = (fit_unrolled(prior, ["gate.theta"], data, sigmas, lam, **options) for _ in range(2))
+    assert torch.equal(first["gate.theta"], again["gate.theta"])
+    assert all(torch.equal(v, before[k]) for k, v in prior.state_dict().items())
+    assert torch.equal(first["gate.theta"][:-2], gate.theta[:-2])  # only the last iterations move
+    moved = FusedPrior(bank, cf.ClosedForm(torch.tensor(sigmas), first["gate.theta"], gate.typical))
+    images = [hqs(y[:6], array, p, sigmas=sigmas, lam=lam).image for p in (prior, moved)]
+    was, now = (metrics.psnr(image, sky.image[:6]).mean() for image in images)
+    assert now > was + 0.02
+    with pytest.raises(ValueError, match="no tensors"):
+        fit_unrolled(prior, ["gate.w"], data, sigmas, lam)
 
 
 def test_csnet_weighs_by_estimated_error(small):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import files, lora, meta, metrics, routing
+from fusionlib import files, lora, meta, metrics, routing, unroll
 from fusionlib.paper import (
     Spec,
     baseline_specs,
@@ -151,6 +151,7 @@ FEW = {
     "lora": {"fit_lora": partial(lora.fit_lora, schedule=lora.Schedule(steps=2, first=1))},
     "a_meta:image": META,
     "b_meta:image": META,
+    "unrolled": {"fit_unrolled": partial(unroll.fit_unrolled, last=1, steps=2, batch=2)},
     "denoiser": {"STEPS": {False: 3, True: 2}},
     "finetuned": {"STEPS": {False: 3, True: 2}},
 }

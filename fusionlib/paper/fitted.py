@@ -26,6 +26,7 @@ from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.priors import PriorBank
 from fusionlib.routing import Encoder, Learned, Linear, MultiGate, Router, Voter, affine, cosine_router, top_k
 from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
+from fusionlib.unroll import fit_unrolled
 
 LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of one prior, in units of the loop's noise level
 WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
@@ -63,6 +64,18 @@ def _static(simplex: bool) -> tuple[Solve, Gate]:
 def _closed_form() -> tuple[Solve, Gate]:
     """Weights linear in local features."""
     return fit_closed_form, lambda sigmas, found: ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"])
+
+
+def _unrolled() -> tuple[Solve, Gate]:
+    """The same, moved by gradients through the last iterations of the loop."""
+    solve, gate = _closed_form()
+
+    def end_to_end(bank: PriorBank, data: Data, sigmas: list[float], lam: float) -> Fitted:
+        found = solve(bank, data, sigmas, lam)
+        prior = FusedPrior(bank, gate(sigmas, found)).to(data[0][1].device)
+        return found | {"theta": fit_unrolled(prior, ["gate.theta"], data, sigmas, lam)["gate.theta"].cpu()}
+
+    return end_to_end, gate
 
 
 def _csnet() -> tuple[Solve, Gate]:
@@ -316,6 +329,7 @@ MAKERS: dict[str, Maker] = {
     "static_simplex": partial(_solved, _static(True), "baseline"),
     "static_affine": partial(_solved, _static(False), "baseline"),
     "closed_form": partial(_solved, _closed_form(), "fused"),
+    "unrolled": partial(_solved, _unrolled(), "fused"),
     "csnet": partial(_solved, _csnet(), "baseline"),
     "single_identity": partial(_control, _static(False), _with_identity),
     "noise_levels": partial(_control, _static(False), _at_levels),
@@ -340,6 +354,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "static_simplex": ("_static", *_SOLVED),
     "static_affine": ("_static", *_SOLVED),
     "closed_form": ("_closed_form", *_SOLVED),
+    "unrolled": ("_unrolled", "_closed_form", *_SOLVED),
     "csnet": ("_csnet", *_SOLVED),
     "single_identity": ("_static", *_CONTROLS),
     "noise_levels": ("_static", *_CONTROLS),
@@ -359,6 +374,7 @@ USES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("single_identity", "noise_levels", "closed_single", "closed_levels"), ("learn", "oracles")),
     **dict.fromkeys((*PARTS, "top"), ("learn", "routing", "adapters")),
     **dict.fromkeys(("a_meta", "b_meta"), ("meta", "adapters", "families", "interferometer")),
+    "unrolled": ("unroll",),
     "csnet": ("csnet",),
     "lora": ("lora",),
     **dict.fromkeys(("unet", "denoiser", "finetuned"), ("supervised",)),

@@ -63,7 +63,7 @@ def resolution(name: str) -> str:
     kind, _, argument = name.partition(":")
     if kind in ("consensus", "a_meta", "b_meta", *fitted.PARTS):
         return argument
-    return "pixel" if kind.startswith("closed") else "image"
+    return "pixel" if kind.startswith("closed") or kind == "unrolled" else "image"
 
 
 def _single(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:

@@ -191,10 +191,12 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
 SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora")
 SUPERVISED = ("denoiser", "finetuned", "unet")
 NO_PRIORS = ("denoiser", "unet")
-SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image")  # endings of what smoke leaves out
 CONTROLS = ("closed_single", "closed_levels")
-OURS = ("closed_form", "gradient:pixel")
+OURS = ("closed_form", "unrolled", "gradient:pixel")
+PARTIAL = ("closed_single", "closed_form")
 WIDE = ("average", "rml", "static_affine", "finetuned", "unet", *CONTROLS, *OURS, "a:pixel")  # and single priors
+# endings of what smoke leaves out
+SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
 
 
 def strategy_specs(
@@ -211,16 +213,20 @@ def strategy_specs(
         "b_meta:image",
         "c:image",
     ),
+    all_coverages: bool = False,
     sky: str = "",
     **_: Any,
 ) -> list[Spec]:
     """Chapters 03 to 05: the strategies `only`, and the rows beside which they stand, at full coverage.
 
     With the bank all of them; with the bank less the torus the strategy at image resolution, ours and their controls.
+    With `all_coverages` also those of PARTIAL, and the rows of chapter 01, at the coverages of chapter 01.
     """
     p = profile_of(profile)
     rows = [
-        s for s in headroom_specs(profile, priors, sky=sky) if s.coverage == 1.0 and not s.method.startswith("oracle")
+        s
+        for s in headroom_specs(profile, priors, sky=sky)
+        if (all_coverages or s.coverage == 1.0) and not s.method.startswith("oracle")
     ]
     for bank in banks_of(priors):
         like = next(s for s in rows if s.method == "static_affine" and s.priors == bank)
@@ -234,16 +240,18 @@ def strategy_specs(
             kind = method.partition(":")[0]
             grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]
             rows.append(replace(like, method=method, grid=grid, priors=() if kind in NO_PRIORS else bank))
+    few = [s for s in rows if s.method == "static_affine" and s.coverage < 1]
+    rows += [replace(s, method=method) for s in few for method in PARTIAL]
     if profile == "wide":
         rows = [s for s in rows if s.method in WIDE or s.method.startswith("single:")]
     return list(dict.fromkeys(rows))
 
 
-LEARNED = ("a", "b", "c", "mgpf", "gradient", "top", "a_meta", "b_meta", "lora", "denoiser", "finetuned")
+LEARNED = ("unrolled", "a", "b", "c", "mgpf", "gradient", "top", "a_meta", "b_meta", "lora", "denoiser", "finetuned")
 
 
-def _only(*names: str) -> Callable[..., list[Spec]]:
-    return partial(strategy_specs, only=names)
+def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]:
+    return partial(strategy_specs, only=names, all_coverages=all_coverages)
 
 
 def banks_of(priors: Sequence[str]) -> list[tuple[str, ...]]:
@@ -299,7 +307,7 @@ CHAPTERS = [
     Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
     Chapter(
         "03_strategy_a",
-        _only("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image"),
+        _only("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image", all_coverages=True),
         {"smoke": 120, "quick": 300, "wide": 4800, "paper": 14400},
         partial(strategy_specs, "wide", only=("a:pixel",)),
     ),
