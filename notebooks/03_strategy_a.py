@@ -67,6 +67,15 @@ facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed fo
 paper.save(paper.figures.forest, table, out, "fig03_strategies", **facts)
 
 # %% [markdown]
+# How much of the way from the best single prior to the in-domain ceiling do the labels go? `closed` is that share;
+# oracles are left out.
+
+# %%
+gap = paper.headroom.gap_table(table[table.coverage == 1.0])
+paper.write_table(gap, "tab03_gap", out)
+gap[gap.gain > 0].round(2)
+
+# %% [markdown]
 # ## Who is trusted when
 #
 # Weights over the iterations on development images: the mean, and the middle 80 % over images and places. Sign-free

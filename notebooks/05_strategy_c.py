@@ -15,8 +15,9 @@
 # others, its gradient, and what the data step would change in it. Permuting the priors permutes the weights, and a
 # prior that was not there when the network learned can vote too. A diversity term w' S w with its diagonal is added
 # to the loss; without the diagonal, as the literature has it, its least value is any single prior: it would cause the
-# collapse it is meant to prevent. Beside it stand the vote without training (agreement) and CsNet, which estimates
-# each prior's error and solves for the weights.
+# collapse it is meant to prevent. (Merging experts, where the essay takes the term from, does not apply to frozen
+# networks of different kinds: they have no parameters in common to merge.) Beside it stand the vote without training
+# (agreement) and CsNet, which estimates each prior's error and solves for the weights.
 
 # %%
 import torch

@@ -17,6 +17,7 @@ from fusionlib.paper import (
     experiment,
     figures,
     fitted,
+    headroom,
     save,
     score_table,
     scores,
@@ -229,6 +230,13 @@ def test_table_has_the_schema_and_pairs_with_the_best_single(home):
     difference = scores(specs[2])["psnr"].mean() - scores(best)["psnr"].mean()
     assert table.delta_best_single["average"] == pytest.approx(difference, abs=1e-5)
     assert table.prior_calls["average"] == 4 and table.bank["average"] == "identity+tv"
+
+
+def test_the_gap_is_a_share_of_what_the_ceiling_gains():
+    rows = {"bank": "main", "coverage": 1.0, "method": ["single:tv", "average", "ceiling", "best_single"]}
+    gap = headroom.gap_table(pd.DataFrame(rows | {"delta_best_single": [0.0, 0.5, 2.0, 0.0]}))
+    assert gap.set_index("method").closed.to_dict() == {"ceiling": 1.0, "average": 0.25, "single:tv": 0.0}
+    assert headroom.gap_table(pd.DataFrame(rows | {"delta_best_single": 0.0}).query("method != 'ceiling'")).empty
 
 
 def test_experiments_of_one_table_differ_in_seed_only(home):

@@ -120,3 +120,17 @@ def table(specs: Sequence[Spec], names: Sequence[str]) -> pd.DataFrame:
         mine = [s for s in specs if s.priors == bank or (set(s.priors) <= set(bank) and len(s.priors) < 2)]
         parts.append(score_table(mine, bank))
     return pd.concat(parts, ignore_index=True)
+
+
+def gap_table(scored: pd.DataFrame) -> pd.DataFrame:
+    """bank, coverage, method, gain, closed: the gain over the best single prior, in dB and as a share of what the
+    in-domain ceiling gains over it. Without a ceiling among the rows there is nothing to share: no rows."""
+    parts = []
+    for (bank, coverage), group in scored.groupby(["bank", "coverage"], sort=False):
+        gain = group.set_index("method").delta_best_single.drop("best_single", errors="ignore")
+        if "ceiling" in gain:
+            closed = gain / gain["ceiling"]
+            part = pd.DataFrame({"bank": bank, "coverage": coverage, "gain": gain, "closed": closed}).reset_index()
+            parts.append(part.sort_values("closed", ascending=False))
+    columns = ["bank", "coverage", "method", "gain", "closed"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -194,7 +194,17 @@ NO_PRIORS = ("denoiser", "unet")
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "unrolled", "gradient:pixel")
 PARTIAL = ("closed_single", "closed_form")
-WIDE = ("average", "rml", "static_affine", "finetuned", "unet", *CONTROLS, *OURS, "a:pixel")  # and single priors
+WIDE = (
+    "ceiling",
+    "average",
+    "rml",
+    "static_affine",
+    "finetuned",
+    "unet",
+    *CONTROLS,
+    *OURS,
+    "a:pixel",
+)  # and single priors
 # endings of what smoke leaves out
 SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
 
@@ -235,7 +245,7 @@ def strategy_specs(
         slow = SLOW if profile == "smoke" else ()
         simple = (*SIMPLE, *SUPERVISED) if whole else ("csnet", "heldout", "lora", "finetuned")
         for method in (*simple, *CONTROLS, *OURS, *wanted):
-            if method.endswith(slow):
+            if method.endswith(slow) or (method == "unrolled" and not whole):
                 continue
             kind = method.partition(":")[0]
             grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]
