@@ -16,11 +16,12 @@ from fusionlib.paper import (
     baseline_specs,
     experiment,
     figures,
-    fitted,
     headroom,
+    learned,
     save,
     score_table,
     scores,
+    solved,
     strategies,
     strategy_specs,
     tuned,
@@ -145,7 +146,7 @@ def test_every_method_runs_and_oracles_win(home, method):
 
 META = {
     "fit_meta": partial(meta.fit_meta, course=meta.Course(rounds=1, first=1, tasks=1, k=1)),
-    "conditions": partial(fitted.conditions, n=2),
+    "conditions": partial(learned.conditions, n=2),
 }
 FEW = {
     "heldout": {},
@@ -163,7 +164,7 @@ FEW = {
 def test_slow_methods_fit_store_and_reconstruct(home, monkeypatch, method):
     """Those that smoke leaves out, cut short: what a fit stores is what the scores are made with."""
     for name, short in FEW[method].items():
-        monkeypatch.setattr(fitted.lora if name == "fit_lora" else fitted, name, short)
+        monkeypatch.setattr({"fit_lora": learned.lora, "fit_unrolled": solved}.get(name, learned), name, short)
     bank = () if method == "denoiser" else ("identity", "torus")
     spec = small(method, bank, n_train=4, coverage=0.3, grid=grid((0.1,), (0.02,)))
     _, _, found = tuned(spec)

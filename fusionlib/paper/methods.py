@@ -21,13 +21,13 @@ from fusionlib.mace import mace
 from fusionlib.metrics import blur
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.oracles import Oracle
-from fusionlib.paper import fitted
+from fusionlib.paper import fitted, learned
 from fusionlib.paper.method import Array, Fitted, Method, Settings, cell, plug, sigmas_of
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.rml import rml
 from fusionlib.sky import NPIX
 
-RML_PRIOR = (0.6, fitted.WINDOW)  # its prior image: flux [Jy], width [microarcseconds]
+RML_PRIOR = (0.6, learned.WINDOW)  # its prior image: flux [Jy], width [microarcseconds]
 FOLDS = 4  # of scans, for weights by held-out visibilities
 HQS_SETTINGS, RML_SETTINGS, UNET_SETTINGS = (
     ("sigma_max", "sigma_min", "lam"),
@@ -61,7 +61,7 @@ def code(name: str) -> str:
 def resolution(name: str) -> str:
     """What shares a weight in a method: `image`, `pixel`, or a number of pixels."""
     kind, _, argument = name.partition(":")
-    if kind in ("consensus", "a_meta", "b_meta", *fitted.PARTS):
+    if kind in ("consensus", "a_meta", "b_meta", *learned.PARTS):
         return argument
     return "pixel" if kind.startswith("closed") or kind == "unrolled" else "image"
 

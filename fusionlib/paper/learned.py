@@ -1,0 +1,207 @@
+"""The methods that learn by gradient descent: gates, adapters, low-rank adaptation, and networks from the labels."""
+
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionlib import adapters, lora, sky, zoo
+from fusionlib.adapters import Residual
+from fusionlib.baselines import COVERAGE
+from fusionlib.families import FAMILIES, geometric
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import Staged
+from fusionlib.interferometer import MIN_BASELINE, Interferometer
+from fusionlib.learn import MSE, fit_gate
+from fusionlib.losses import Objective
+from fusionlib.meta import fit_meta
+from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, plug, sigmas_of
+from fusionlib.paper.solved import best_single
+from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.routing import Encoder, Learned, Linear, MultiGate, Router, Voter, affine, cosine_router, top_k
+from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
+
+WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
+STEPS = {False: 600, True: 200}  # of training a denoiser from nothing, and from a prior
+NOISE = (1.0, 2.0)  # thermal noise of the conditions of meta-learning, in units of the array's own
+PLAIN = ("identity", "tv", "ffdnet", "sr", "srmd", "dncnn")  # priors that know no objects
+
+Part = tuple[Learned, nn.Module | None]
+Build = Callable[[tuple[str, ...], int | None, int], Part]  # priors, cell, number of the shared prior
+
+
+def strategy_a(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Cosine routing on the image, dense softmax."""
+    return cosine_router(len(priors), cell), None
+
+
+def strategy_b(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Output adapters, a shared prior with a null slot, cosine routing."""
+    return cosine_router(len(priors), cell, shared=shared), Residual(len(priors))
+
+
+def strategy_c(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Peer voting on the outputs; the diversity term is in its objective."""
+    return Voter(Encoder(Voter.maps, 16, cell)), None
+
+
+def strategy_mgpf(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """A gate for the priors that know no objects, one for those that do, one over the two."""
+    plain = [k for k, name in enumerate(priors) if name in PLAIN]
+    others = [k for k in range(len(priors)) if k not in plain]
+    return MultiGate([group for group in (plain, others) if group], cell=cell), None
+
+
+def free(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Ours: linear routing with what the data say in view, weights free of sign that sum to one."""
+    encoder = Encoder(Router.maps, 16, cell)
+    return Router(encoder, Linear(encoder.channels, len(priors)), affine), None
+
+
+PARTS: dict[str, Build] = {
+    "a": strategy_a,
+    "b": strategy_b,
+    "c": strategy_c,
+    "mgpf": strategy_mgpf,
+    "gradient": free,
+}
+
+
+def learned(
+    build: Build,
+    argument: str,
+    priors: tuple[str, ...],
+    steps: int,
+    device: torch.device,
+    *,
+    kind: str = "fused",
+    objective: Objective = MSE,
+    select: Callable[[Tensor], Tensor] | None = None,
+    meta: bool = False,
+) -> Method:
+    """A gate, and adapters, per iteration, stored in half precision; `select` replaces the gate's own when used.
+
+    With `meta` they are meta-learned over other conditions and then adapted to the labelled images.
+    """
+    bank, size = zoo.bank(priors).to(device), cell(argument)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        shared, sigmas = best_single(s, data, priors, steps, device), sigmas_of(s, steps)
+        make = partial(build, priors, size, shared)
+        if meta:
+            found = fit_meta(bank, data, conditions(device), sigmas, s["lam"], make)
+        else:
+            found = fit_gate(bank, data, sigmas, s["lam"], make, objective=objective)
+        state = {f"{k}.{name}": v.half() for k, part in enumerate(found) for name, v in both(part).state_dict().items()}
+        return state | {"shared": torch.tensor(shared)}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        parts, sigmas = [build(priors, size, int(fitted["shared"])) for _ in range(steps)], sigmas_of(s, steps)
+        for k, part in enumerate(parts):
+            own = {n.removeprefix(f"{k}."): v.float() for n, v in fitted.items() if n.startswith(f"{k}.")}
+            both(part).load_state_dict(own)
+            if select is not None:
+                part[0].select = select  # type: ignore[assignment]
+        adapted = [a for _, a in parts if a is not None]
+        staged = adapters.Staged(sigmas, adapted) if adapted else None
+        prior = FusedPrior(bank, Staged(sigmas, [g for g, _ in parts]), staged).to(device)
+        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
+
+    return Method(run, kind, len(bank), fit)
+
+
+def both(part: Part) -> nn.Module:
+    """Gate and adapters as one module, for their names."""
+    return nn.ModuleDict({k: m for k, m in zip(("gate", "adapters"), part, strict=True) if m is not None})
+
+
+def top(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """Strategy A's gate, learned densely (one selected prior gives no gradient), used with its k largest weights."""
+    return learned(strategy_a, "image", priors, steps, device, kind="baseline", select=partial(top_k, k=int(argument)))
+
+
+@cache
+def conditions(device: torch.device, n: int = 10) -> Data:
+    """What is meta-learned on beside the labelled images: each geometric family at full and a third of the coverage, at
+    the array's noise and at twice that; 10 conditions of `n` images. No black holes, no labels of theirs."""
+    found: list[tuple[Array, Tensor, Any]] = []
+    for k, family in enumerate(FAMILIES):
+        images = geometric(family, n, sky.SEEDS["train"])
+        for coverage in (1.0, 0.3):
+            table = Interferometer.eht2017(coverage, k % len(COVERAGE[coverage])).table
+            noise = NOISE[(k + (coverage < 1)) % 2]
+            table = table.assign(sigma=table.sigma * noise)
+            array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device)
+            found.append((array, images.image.to(device), array.observe(images.fine.to(device), 7000 + len(found))))
+    return found
+
+
+def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """Plain routing, and low-rank changes inside the priors' own convolutions."""
+    bank = zoo.bank(priors).to(device)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        states = lora.fit_lora(bank, data, sigmas_of(s, steps), s["lam"])
+        return {f"{k}.{name}": v.half() for k, state in enumerate(states) for name, v in state.items()}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        sigmas = sigmas_of(s, steps)
+        states: list[Fitted] = [{} for _ in sigmas]
+        for name, v in fitted.items():
+            k, _, own = name.partition(".")
+            states[int(k)][own] = v.float()
+        prior = lora.Staged(lora.make(bank).to(device), sigmas, states).requires_grad_(False)
+        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
+
+    return Method(run, "baseline", len(bank), fit)
+
+
+# --- one network, or none ---
+
+
+def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """A denoiser trained on the labelled images: from nothing, or the best network of the bank `tuned` further."""
+    networks = [name for name in priors if any(True for _ in zoo.load(name).parameters())] if tuned else []
+    if tuned and not networks:
+        raise ValueError(f"finetuned: none of the priors {priors} is a network")
+    trained: dict[tuple, Fitted] = {}  # white noise knows nothing of the loop's settings
+
+    def make(best: int) -> nn.Module:
+        return (zoo.load(networks[best]) if tuned else from_nothing()).to(device)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        best = best_single(s, data, networks, steps, device) if tuned else 0
+        truth = torch.cat([x for _, x, _ in data])
+        key = (best, len(truth), float(truth.double().sum()))
+        if key not in trained:
+            net = fit_denoiser(make(best), truth, steps=STEPS[tuned], rate=3e-4 if tuned else 2e-3)
+            trained[key] = {name: value.half() for name, value in net.state_dict().items()}
+        return trained[key] | {"best": torch.tensor(best)}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        net = make(int(fitted["best"]))
+        net.load_state_dict({name: v.float() for name, v in fitted.items() if name != "best"})
+        return plug(net, steps)(s, fitted, array, y, truth, start)
+
+    return Method(run, "supervised", 1, fit)
+
+
+def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """A network from the data to the image."""
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        net = fit_end_to_end(data, steps=int(s["steps"]))
+        return {name: value.half() for name, value in net.state_dict().items()}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        net = EndToEnd().to(device)
+        net.load_state_dict({name: value.float() for name, value in fitted.items()})
+        began = time.perf_counter()
+        with torch.inference_mode():
+            image = net(starts(array, y))
+        return Reconstruction(image, {"chi2": array.chi2(image, y)[None]}, time.perf_counter() - began)
+
+    return Method(run, "supervised", 0, fit)

@@ -1,0 +1,123 @@
+"""The methods whose gates are solved for, without gradient descent, and the controls beside them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionlib import metrics, zoo
+from fusionlib.closed_form import ClosedForm
+from fusionlib.csnet import CsNet, fit_csnet
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import Staged, Static
+from fusionlib.learn import fit_closed_form, fit_static
+from fusionlib.oracles import NoiseLevels
+from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, plug, sigmas_of
+from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.priors import PriorBank
+from fusionlib.unroll import fit_unrolled
+
+LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of one prior, in units of the loop's noise level
+
+
+def best_single(s: Settings, data: Data, names: Sequence[str], steps: int, device: torch.device) -> int:
+    """Number of the prior that is best alone on the labelled images."""
+    scores = []
+    for name in names:
+        run = plug(zoo.load(name).to(device), steps)
+        found = [metrics.psnr(run(s, {}, array, y).image, x) for array, x, y in data]
+        scores.append(float(torch.cat(found).mean()))
+    return max(range(len(names)), key=lambda k: scores[k])
+
+
+Solve = Callable[[PriorBank, Data, list[float], float], Fitted]  # bank, data, sigmas, lam
+Gate = Callable[[list[float], Fitted], nn.Module]
+
+
+def static(simplex: bool) -> tuple[Solve, Gate]:
+    """Static weights per iteration."""
+    return (
+        lambda bank, data, sigmas, lam: {"w": fit_static(bank, data, sigmas, lam, simplex=simplex)},
+        lambda sigmas, fitted: Staged(sigmas, [Static(w) for w in fitted["w"]]),
+    )
+
+
+def closed() -> tuple[Solve, Gate]:
+    """Weights linear in local features."""
+    return fit_closed_form, lambda sigmas, found: ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"])
+
+
+def unrolled() -> tuple[Solve, Gate]:
+    """The same, moved by gradients through the last iterations of the loop."""
+    solve, gate = closed()
+
+    def end_to_end(bank: PriorBank, data: Data, sigmas: list[float], lam: float) -> Fitted:
+        found = solve(bank, data, sigmas, lam)
+        prior = FusedPrior(bank, gate(sigmas, found)).to(data[0][1].device)
+        return found | {"theta": fit_unrolled(prior, ["gate.theta"], data, sigmas, lam)["gate.theta"].cpu()}
+
+    return end_to_end, gate
+
+
+def csnet() -> tuple[Solve, Gate]:
+    return (
+        lambda bank, data, sigmas, lam: {"theta": fit_csnet(bank, data, sigmas, lam)},
+        lambda sigmas, fitted: CsNet(torch.tensor(sigmas), fitted["theta"]),
+    )
+
+
+def solved(
+    how: tuple[Solve, Gate], kind: str, argument: str, priors: tuple[str, ...], steps: int, device: torch.device
+) -> Method:
+    """A gate over the bank, found along the trajectory."""
+    return over(zoo.bank(priors).to(device), how, kind, steps, device)
+
+
+def over(bank: PriorBank, how: tuple[Solve, Gate], kind: str, steps: int, device: torch.device) -> Method:
+    solve, gate = how
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        return solve(bank, data, sigmas_of(s, steps), s["lam"])
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Tensor | None) -> Reconstruction:
+        sigmas = sigmas_of(s, steps)
+        prior = FusedPrior(bank, gate(sigmas, fitted)).to(device)
+        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
+
+    return Method(run, kind, len(bank), fit)
+
+
+def with_identity(name: str) -> PriorBank:
+    return zoo.bank([name, "identity"])
+
+
+def at_levels(name: str) -> PriorBank:
+    levels = {f"{name} x {f}": NoiseLevels(zoo.load(name), f) for f in LEVELS}
+    return PriorBank(levels | {"identity": zoo.load("identity")})
+
+
+def control(
+    how: tuple[Solve, Gate],
+    bank_of: Callable[[str], PriorBank],
+    argument: str,
+    priors: tuple[str, ...],
+    steps: int,
+    device: torch.device,
+) -> Method:
+    """The same over a bank made of the single prior that is best on the labelled images."""
+    names = [name for name in priors if name != "identity"]
+
+    def inner(best: int) -> Method:
+        return over(bank_of(names[best]).to(device), how, "control", steps, device)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        best = best_single(s, data, names, steps, device)
+        learn = inner(best).fit
+        assert learn is not None
+        return learn(s, data) | {"best": torch.tensor(best)}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+        return inner(int(fitted["best"])).run(s, fitted, array, y, truth, start)
+
+    return Method(run, "control", len(bank_of(names[0])), fit)
