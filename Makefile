@@ -16,10 +16,13 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures paper publish test test-interop train weights rows lab clean check-env help
+.PHONY: figures wide paper publish test test-interop train weights rows lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
+
+wide: .venv/.installed  ## chapter 03 with 300 labels and 200 images, into build/wide (two hours; resumes)
+	@$(BIN)/python -m fusionlib.paper.run wide --cores $(CORES) $(ARGS)
 
 paper: .venv/.installed  ## the same at the size of the paper, into build/paper (hours; resumes)
 	@$(BIN)/python -m fusionlib.paper.run paper --cores $(CORES) $(ARGS)

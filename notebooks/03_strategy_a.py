@@ -137,8 +137,8 @@ paper.save(
 # ## With more labels
 #
 # The wide run: 300 labelled and 200 development images, one setting of the loop for every row (sigma from 0.2 to 0.02,
-# lambda 0.1), full coverage. It takes hours (`python -m fusionlib.paper.run wide`), so that its scores ship with the
-# project; rows that were not computed are not shown.
+# lambda 0.1), full coverage. It takes hours (`make wide`), so that its scores ship with the project; rows that were not
+# computed are not shown.
 
 # %%
 wide = strategies.known(paper.strategy_specs("wide", found, only=("a:pixel",), sky=sky))

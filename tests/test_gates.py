@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionlib import FusedPrior, adapters, black_holes, gates, routing, zoo
+from fusionlib import FusedPrior, adapters, black_holes, gates, groups, routing, zoo
 from fusionlib.gates import Staged
+from fusionlib.oracles import error_correlation
 from fusionlib.routing import Cosine, Encoder, Linear, MultiGate, Router, Voter, cosine_router
 
 F64 = torch.float64
@@ -220,6 +221,22 @@ def test_gates_of_gates_multiply_and_single_groups_are_flat():
     for bad in ([[0], [0, 1]], [[0, 2]], [[0], []]):
         with pytest.raises(ValueError, match="part the priors"):
             MultiGate(bad)
+
+
+@pytest.mark.row(20)
+def test_priors_are_grouped_by_how_they_err_or_at_random():
+    rng = torch.Generator().manual_seed(0)
+    common = torch.randn(2, 4000, generator=rng)
+    errors = common[[0, 1, 0, 1, 1]] + 0.5 * torch.randn(5, 4000, generator=rng)
+    found = groups.clustered(error_correlation(errors[:, None, None, None], torch.zeros(1, 1, 1, 4000)))
+    assert sorted(found) == [[0, 2], [1, 3, 4]]
+    drawn = groups.at_random(5, 2, seed=3)
+    assert sorted(i for g in drawn for i in g) == list(range(5)) and [len(g) for g in drawn] == [3, 2]
+    assert drawn == groups.at_random(5, 2, seed=3) != groups.at_random(5, 2, seed=1)
+    for parted in (found, drawn):
+        MultiGate(parted)
+    with pytest.raises(ValueError, match="count"):
+        groups.at_random(3, 4)
 
 
 @pytest.mark.row(22)
