@@ -28,7 +28,7 @@ from fusionlib.paper import (
 )
 from fusionlib.paper.chapter import check_parameters
 from fusionlib.paper.profiles import CHAPTERS
-from fusionlib.paper.publish import fill, publish
+from fusionlib.paper.publish import fill, gains_markdown, publish
 from fusionlib.paper.run import main, make_plan
 from fusionlib.paper.tables import SCHEMA
 
@@ -361,6 +361,21 @@ def test_readme_blocks_are_filled_or_missed():
     assert fill(text, "x", "new") == "a\n<!-- begin:x -->\nnew\n<!-- end:x -->\nb"
     with pytest.raises(ValueError, match="no block 'y'"):
         fill(text, "y", "new")
+
+
+def test_the_readme_shows_gains_by_bank():
+    rows = [
+        ("main", "best_single", 0.0),
+        ("main", "closed_form", 0.1),
+        ("main", "unet", -1.0),
+        ("main", "single:tv", 0.0),
+    ]
+    rows += [("far", "best_single", 0.0), ("far", "closed_form", 1.0)]
+    table = pd.DataFrame(rows, columns=["bank", "method", "delta_best_single"])
+    table = table.assign(coverage=1.0, psnr=30.0, kind="fused", delta_lo=-2.0, delta_hi=2.0)
+    lines = gains_markdown(table).splitlines()
+    assert "30.00 dB in `main`" in lines[0] and len(lines) == 6
+    assert lines[4].count("+") == 4 and "closed form" in lines[4] and lines[5].endswith("|  |")
 
 
 def test_bad_job_says_what_is_wrong():

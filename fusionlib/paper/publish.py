@@ -12,7 +12,7 @@ import nbformat
 import pandas as pd
 
 from fusionlib import files
-from fusionlib.paper import drawing, figures
+from fusionlib.paper import drawing, figures, style
 from fusionlib.paper.experiment import record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import CHAPTERS, chapters_of, profile_of
@@ -59,6 +59,27 @@ def results_markdown(table: pd.DataFrame, profile: str) -> str:
     return "\n".join(lines)
 
 
+def gains_markdown(table: pd.DataFrame) -> str:
+    """Gain of every fused, learned or controlled row over the best single prior, a column per bank, for the README."""
+    whole = table[(table.coverage == 1.0) & ~table.method.str.startswith("single:") & (table.method != "best_single")]
+    banks = list(dict.fromkeys(whole.bank))
+    best = table[(table.coverage == 1.0) & (table.method == "best_single")].set_index("bank").psnr
+    said = ", ".join(f"{best[bank]:.2f} dB in `{bank}`" for bank in banks)
+    head = " | ".join(f"gain in `{bank}` [dB]" for bank in banks)
+    lines = [f"The best single prior: {said}.", "", f"| method | kind | {head} |", "|---|---|" + "---|" * len(banks)]
+    by = {bank: whole[whole.bank == bank].set_index("method") for bank in banks}
+    for method in by[banks[0]].sort_values("delta_best_single", ascending=False).index:
+        cells = []
+        for bank in banks:
+            if method not in by[bank].index:
+                cells.append("")
+                continue
+            r = by[bank].loc[method]
+            cells.append(f"{r.delta_best_single:+.2f} ({r.delta_lo:+.2f} … {r.delta_hi:+.2f})")
+        lines.append(f"| {style.label(method)} | {by[banks[0]].kind[method]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def chapters_markdown(facts: dict[str, dict], profile: str) -> str:
     lines = [f"| chapter | makes | profile `{profile}`: its jobs, notebook |", "|---|---|---|"]
     for chapter in CHAPTERS:
@@ -94,6 +115,7 @@ def publish(profile: str) -> None:
         facts[chapter.name] = json.loads((run / f"{chapter.name}.json").read_text())
     results = pd.read_csv(run / "tables" / "tab02_baselines.csv")
     readme = fill((home / "README.md").read_text(), "results", results_markdown(results, profile))
+    readme = fill(readme, "gains", gains_markdown(pd.read_csv(run / "tables" / "tab03_strategies.csv")))
     readme = fill(readme, "chapters", chapters_markdown(facts, profile))
 
     with tempfile.TemporaryDirectory(dir=run) as folder:
