@@ -12,6 +12,7 @@ from fusionlib import (
     PriorBank,
     black_holes,
     datasets,
+    networks,
     published,
     torus,
     training,
@@ -19,7 +20,9 @@ from fusionlib import (
     zoo,
 )
 from fusionlib.gates import Static, average
+from fusionlib.networks import trained
 from fusionlib.priors import check, guard
+from fusionlib.wrappers import Reduced
 
 
 def noisy(n: int = 3, sigma: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,6 +260,33 @@ def test_scores_of_a_gaussian_give_its_posterior_mean(sigma):
         assert torch.allclose(prior(x, sigma), expected, atol=1e-9)
 
 
+def test_principal_components_give_the_posterior_mean():
+    """Against the dense formula m + C (C + s^2)^-1 (x - m), with the covariance that the components stand for."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(60, 1, 8, 8, generator=rng) * torch.linspace(0.1, 1, 64).view(1, 1, 8, 8)
+    prior = networks.Gaussian(8, 20)
+    prior.solve(images)
+    along = (prior.components.T * prior.deviation**2) @ prior.components
+    cov = along + prior.rest**2 * (torch.eye(64) - prior.components.T @ prior.components)
+    x, sigma = torch.rand(3, 1, 8, 8, generator=rng), torch.tensor([0.05, 0.2, 1.0])
+    for b in range(3):
+        gain = torch.linalg.solve(cov + sigma[b] ** 2 * torch.eye(64), cov)
+        exact = prior.mean + gain @ (x[b].flatten() - prior.mean)
+        assert torch.allclose(prior(x, sigma)[b].flatten(), exact, atol=1e-5)
+    assert torch.isclose(cov.trace(), torch.cov(images.flatten(1).T, correction=0).trace(), rtol=1e-4)
+    with pytest.raises(ValueError, match="8 pixels a side"):
+        prior(torch.rand(1, 1, 16, 16), 0.1)
+
+
+def test_reduced_precision_costs_little_and_leaves_the_network_alone():
+    _, z = noisy()
+    full = trained("torus").requires_grad_(False)
+    reduced = Reduced(full)
+    out = reduced(z, 0.1)
+    assert out.dtype == z.dtype and 0 < (out - full(z, 0.1)).abs().max() < 0.01
+    assert all(v.dtype == torch.float32 for v in full.state_dict().values())
+
+
 def test_two_lines_make_a_prior():
     _, z = noisy()
     prior = wrappers.Function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1)))
@@ -266,7 +296,7 @@ def test_two_lines_make_a_prior():
 
 def test_restoration_sees_nothing_finer_than_two_pixels():
     _, z = noisy()
-    prior = zoo.load("sr")
+    prior = zoo.load("sr").prior  # in full precision
     checkers = torch.ones(64, 64)
     checkers[::2, 1::2] = checkers[1::2, ::2] = -1
     with torch.no_grad():

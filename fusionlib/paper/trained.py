@@ -16,6 +16,7 @@ from fusionlib.networks import NETWORKS, WEIGHTS, Score, trained
 from fusionlib.paper.experiment import device
 from fusionlib.pnp import hqs, schedule
 from fusionlib.torus import tori
+from fusionlib.wrappers import Reduced
 
 SETTINGS = {"sigmas": schedule(0.2, 0.02, 16), "lam": 0.1}
 
@@ -83,11 +84,7 @@ def digit_samples(n: int = 8, steps: int = 60, seed: int = 0) -> dict[str, np.nd
 
 def family_table(n: int, seed: int = 505) -> pd.DataFrame:
     """prior, family, psnr: each prior inside the loop on geometric families, with the same settings for all of them."""
-    array = Interferometer.eht2017(window=60).to(device())
-    data: dict[str, tuple[Tensor, Tensor]] = {}
-    for family in FAMILIES:
-        sky = geometric(family, n, seed)
-        data[family] = (sky.image.to(device()), array.observe(sky.fine.to(device()), seed))
+    array, data = _families(n, seed)
     rows = []
     for name in _priors():
         prior = zoo.load(name).to(device())
@@ -95,6 +92,35 @@ def family_table(n: int, seed: int = 505) -> pd.DataFrame:
             image = hqs(y, array, prior, **SETTINGS).image  # type: ignore[arg-type]
             rows.append((name, family, float(metrics.psnr(image, truth).mean())))
     return pd.DataFrame(rows, columns=["prior", "family", "psnr"])
+
+
+def precision_table(n: int, seed: int = 505) -> pd.DataFrame:
+    """prior, float32, bfloat16, cost: PSNR over all families, either precision inside; who uses it."""
+    array, data = _families(n, seed)
+    rows = []
+    for name in ("torus", "digits", "sr", "galaxies"):
+        prior = zoo.load(name).to(device())
+        full = prior.prior if isinstance(prior, Reduced) else prior
+        psnr = [
+            float(
+                torch.cat(
+                    [metrics.psnr(hqs(y, array, p, **SETTINGS).image, x) for x, y in data.values()]  # type: ignore[arg-type]
+                ).mean()
+            )
+            for p in (full, Reduced(full))
+        ]
+        rows.append((name, *psnr, psnr[0] - psnr[1], isinstance(prior, Reduced)))
+    return pd.DataFrame(rows, columns=["prior", "float32", "bfloat16", "cost", "reduced"])
+
+
+def _families(n: int, seed: int) -> tuple[Interferometer, dict[str, tuple[Tensor, Tensor]]]:
+    """The array, and truth and data of `n` skies of each geometric family."""
+    array = Interferometer.eht2017(window=60).to(device())
+    data: dict[str, tuple[Tensor, Tensor]] = {}
+    for family in FAMILIES:
+        sky = geometric(family, n, seed)
+        data[family] = (sky.image.to(device()), array.observe(sky.fine.to(device()), seed))
+    return array, data
 
 
 def _priors() -> Sequence[str]:
