@@ -88,7 +88,7 @@ paper.save(paper.figures.fig13_families, families, out, **facts)
 # ## What half precision costs
 #
 # The same, over all families, with bfloat16 inside the network in place of float32. A prior is `reduced` where that
-# costs less than 0.02 dB and so saves a third of its time; FFDNet loses 0.4 dB and stays as it was published.
+# costs less than 0.02 dB, and then saves a third of its time. FFDNet stays as it was published.
 
 # %%
 precision = trained.precision_table(1 if profile == "smoke" else 8)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import files, lora, meta, metrics, routing, unroll
+from fusionlib import files, hqs, lora, meta, metrics, routing, schedule, unroll
 from fusionlib.paper import (
     Spec,
     baseline_specs,
@@ -18,6 +18,7 @@ from fusionlib.paper import (
     figures,
     headroom,
     learned,
+    prior_of,
     save,
     score_table,
     scores,
@@ -177,6 +178,18 @@ def test_slow_methods_fit_store_and_reconstruct(home, monkeypatch, method):
     truth, y = experiment.observed(spec, "dev", 2, 0, array)
     image = experiment.method_of(spec).run(experiment.settings_of(record), found, array, y, truth, None).image
     assert np.allclose(metrics.psnr(image, truth), record["psnr"][0], atol=1e-3)
+
+
+def test_a_fitted_prior_is_a_prior_and_the_rest_is_refused(home):
+    spec = small("static_affine", ("identity", "tv"), n_train=4, coverage=1.0, grid=grid((0.1,), (0.02,)))
+    prior, settings = prior_of(spec)
+    array = experiment.arrays(spec)[0]
+    truth, y = experiment.observed(spec, "dev", 2, 0, array)
+    sigmas = schedule(settings["sigma_max"], settings["sigma_min"], spec.steps)
+    image = hqs(y, array, prior, sigmas=sigmas, lam=settings["lam"]).image
+    assert np.allclose(metrics.psnr(image, truth), scores(spec)["psnr"][0], atol=1e-4)
+    with pytest.raises(ValueError, match="no prior plugged"):
+        prior_of(small("oracle:image", ("identity", "tv"), coverage=1.0, grid=grid((0.1,), (0.02,))))
 
 
 @pytest.mark.row(33)

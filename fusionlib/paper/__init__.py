@@ -2,7 +2,7 @@
 
 from fusionlib.paper import figures, headroom, m87, strategies, trained
 from fusionlib.paper.drawing import save
-from fusionlib.paper.experiment import Spec, arrays, observed, scores, tuned
+from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
 from fusionlib.paper.profiles import PROFILES, baseline_specs, closure_specs, headroom_specs, strategy_specs
 from fusionlib.paper.tables import (
@@ -31,6 +31,7 @@ __all__ = [
     "observed",
     "output",
     "paired_table",
+    "prior_of",
     "provenance",
     "save",
     "score_table",

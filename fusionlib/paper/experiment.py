@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusionlib import files, metrics, rings, sky, zoo
 from fusionlib.baselines import COVERAGE, read_observation
@@ -151,6 +151,18 @@ def arrays(spec: Spec) -> list[Array]:
 
 def method_of(spec: Spec) -> Method:
     return methods.make(spec.method, spec.priors, spec.steps, device())
+
+
+def prior_of(spec: Spec) -> tuple[nn.Module, Settings]:
+    """The prior of an experiment as it was fitted, usable wherever a single one is, and the settings of its loop.
+
+    From the store, or fitted now. Raises ValueError for methods that are more than a prior in the loop.
+    """
+    method = method_of(spec)
+    if method.prior is None:
+        raise ValueError(f"prior_of: {spec.method} is no prior plugged into the loop")
+    settings, _, fitted = tuned(spec)
+    return method.prior(settings, fitted), settings
 
 
 def observed(spec: Spec, split: str, n: int, draw: int, array: Array, index: slice = slice(None)) -> tuple[Tensor, Any]:

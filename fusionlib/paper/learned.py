@@ -18,9 +18,9 @@ from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.learn import MSE, fit_gate
 from fusionlib.losses import Objective
 from fusionlib.meta import fit_meta
-from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, plug, sigmas_of
+from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, plugged, sigmas_of
 from fusionlib.paper.solved import best_single
-from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.pnp import Reconstruction
 from fusionlib.routing import Encoder, Learned, Linear, MultiGate, Router, Voter, affine, cosine_router, top_k
 from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
 
@@ -98,7 +98,7 @@ def learned(
         state = {f"{k}.{name}": v.half() for k, part in enumerate(found) for name, v in both(part).state_dict().items()}
         return state | {"shared": torch.tensor(shared)}
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+    def prior(s: Settings, fitted: Fitted) -> nn.Module:
         parts, sigmas = [build(priors, size, int(fitted["shared"])) for _ in range(steps)], sigmas_of(s, steps)
         for k, part in enumerate(parts):
             own = {n.removeprefix(f"{k}."): v.float() for n, v in fitted.items() if n.startswith(f"{k}.")}
@@ -107,10 +107,9 @@ def learned(
                 part[0].select = select  # type: ignore[assignment]
         adapted = [a for _, a in parts if a is not None]
         staged = adapters.Staged(sigmas, adapted) if adapted else None
-        prior = FusedPrior(bank, Staged(sigmas, [g for g, _ in parts]), staged).to(device)
-        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
+        return FusedPrior(bank, Staged(sigmas, [g for g, _ in parts]), staged).to(device)
 
-    return Method(run, kind, len(bank), fit)
+    return plugged(prior, steps, kind, len(bank), fit)
 
 
 def both(part: Part) -> nn.Module:
@@ -147,16 +146,15 @@ def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
         states = lora.fit_lora(bank, data, sigmas_of(s, steps), s["lam"])
         return {f"{k}.{name}": v.half() for k, state in enumerate(states) for name, v in state.items()}
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+    def prior(s: Settings, fitted: Fitted) -> nn.Module:
         sigmas = sigmas_of(s, steps)
         states: list[Fitted] = [{} for _ in sigmas]
         for name, v in fitted.items():
             k, _, own = name.partition(".")
             states[int(k)][own] = v.float()
-        prior = lora.Staged(lora.make(bank).to(device), sigmas, states).requires_grad_(False)
-        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
+        return lora.Staged(lora.make(bank).to(device), sigmas, states).requires_grad_(False)
 
-    return Method(run, "baseline", len(bank), fit)
+    return plugged(prior, steps, "baseline", len(bank), fit)
 
 
 # --- one network, or none ---
@@ -181,12 +179,12 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
             trained[key] = {name: value.half() for name, value in net.state_dict().items()}
         return trained[key] | {"best": torch.tensor(best)}
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+    def prior(s: Settings, fitted: Fitted) -> nn.Module:
         net = make(int(fitted["best"]))
         net.load_state_dict({name: v.float() for name, v in fitted.items() if name != "best"})
-        return plug(net, steps)(s, fitted, array, y, truth, start)
+        return net
 
-    return Method(run, "supervised", 1, fit)
+    return plugged(prior, steps, "supervised", 1, fit)
 
 
 def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:

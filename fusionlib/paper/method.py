@@ -20,13 +20,15 @@ Data = Sequence[tuple[Array, Tensor, Any]]  # instrument, truth, data
 class Method:
     """`run(settings, fitted, array, y, truth, start)` reconstructs; `fit(settings, data)`, if any, learns from labels.
 
-    Only oracles look at `truth`. `calls`: of priors, per image and iteration. `kind` as in the tables.
+    Only oracles look at `truth`. `calls`: of priors, per image and iteration. `kind` as in the tables. Methods that are
+    a prior plugged into the loop give it by `prior(settings, fitted)`.
     """
 
     run: Callable[[Settings, Fitted, Array, Any, Tensor | None, Tensor | None], Reconstruction]
     kind: str
     calls: int
     fit: Callable[[Settings, Data], Fitted] | None = None
+    prior: Callable[[Settings, Fitted], nn.Module] | None = None
 
 
 def sigmas_of(s: Settings, steps: int) -> list[float]:
@@ -34,13 +36,24 @@ def sigmas_of(s: Settings, steps: int) -> list[float]:
     return schedule(s["sigma_max"], s["sigma_min"], steps)
 
 
-def plug(prior: nn.Module, steps: int) -> Callable[..., Reconstruction]:
-    """`Method.run` for a prior that nothing is learned for."""
+def plugged(
+    prior: Callable[[Settings, Fitted], nn.Module],
+    steps: int,
+    kind: str,
+    calls: int,
+    fit: Callable[[Settings, Data], Fitted] | None = None,
+) -> Method:
+    """The method that plugs a prior into `pnp.hqs`."""
 
     def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any = None, start: Any = None) -> Reconstruction:
-        return hqs(y, array, prior, sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
+        return hqs(y, array, prior(s, fitted), sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
 
-    return run
+    return Method(run, kind, calls, fit, prior)
+
+
+def always(prior: nn.Module, steps: int, kind: str, calls: int) -> Method:
+    """The same for a prior that nothing is learned for."""
+    return plugged(lambda s, fitted: prior, steps, kind, calls)
 
 
 def cell(argument: str) -> int | None:

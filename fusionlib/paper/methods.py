@@ -22,7 +22,7 @@ from fusionlib.metrics import blur
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.oracles import Oracle
 from fusionlib.paper import fitted, learned
-from fusionlib.paper.method import Array, Fitted, Method, Settings, cell, plug, sigmas_of
+from fusionlib.paper.method import Array, Fitted, Method, Settings, always, cell, sigmas_of
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.rml import rml
 from fusionlib.sky import NPIX
@@ -67,17 +67,17 @@ def resolution(name: str) -> str:
 
 
 def _single(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
-    return Method(plug(zoo.load(argument).to(device), steps), "single", 1)
+    return always(zoo.load(argument).to(device), steps, "single", 1)
 
 
 def _average(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     prior = FusedPrior(zoo.bank(priors), average(len(priors))).to(device)
-    return Method(plug(prior, steps), "baseline", len(priors))
+    return always(prior, steps, "baseline", len(priors))
 
 
 def _consensus(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     prior = FusedPrior(zoo.bank(priors), Consensus(cell(argument) or NPIX)).to(device)
-    return Method(plug(prior, steps), "baseline", len(priors))
+    return always(prior, steps, "baseline", len(priors))
 
 
 def _mace(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -106,7 +106,7 @@ def _heldout(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
 
 def _ceiling(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """A denoiser trained on the sky itself, 10,000 simulated images of it: in no bank, a bound of a kind."""
-    return Method(plug(trained("sky").to(device), steps), "ceiling", 1)
+    return always(trained("sky").to(device), steps, "ceiling", 1)
 
 
 def _rml(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:

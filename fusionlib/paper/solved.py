@@ -1,10 +1,9 @@
 """The methods whose gates are solved for, without gradient descent, and the controls beside them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fusionlib import metrics, zoo
 from fusionlib.closed_form import ClosedForm
@@ -13,8 +12,7 @@ from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Staged, Static
 from fusionlib.learn import fit_closed_form, fit_static
 from fusionlib.oracles import NoiseLevels
-from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, plug, sigmas_of
-from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.paper.method import Data, Fitted, Method, Settings, always, plugged, sigmas_of
 from fusionlib.priors import PriorBank
 from fusionlib.unroll import fit_unrolled
 
@@ -25,8 +23,8 @@ def best_single(s: Settings, data: Data, names: Sequence[str], steps: int, devic
     """Number of the prior that is best alone on the labelled images."""
     scores = []
     for name in names:
-        run = plug(zoo.load(name).to(device), steps)
-        found = [metrics.psnr(run(s, {}, array, y).image, x) for array, x, y in data]
+        alone = always(zoo.load(name).to(device), steps, "single", 1)
+        found = [metrics.psnr(alone.run(s, {}, array, y, None, None).image, x) for array, x, y in data]
         scores.append(float(torch.cat(found).mean()))
     return max(range(len(names)), key=lambda k: scores[k])
 
@@ -80,12 +78,10 @@ def over(bank: PriorBank, how: tuple[Solve, Gate], kind: str, steps: int, device
     def fit(s: Settings, data: Data) -> Fitted:
         return solve(bank, data, sigmas_of(s, steps), s["lam"])
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Tensor | None) -> Reconstruction:
-        sigmas = sigmas_of(s, steps)
-        prior = FusedPrior(bank, gate(sigmas, fitted)).to(device)
-        return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
+    def prior(s: Settings, fitted: Fitted) -> nn.Module:
+        return FusedPrior(bank, gate(sigmas_of(s, steps), fitted)).to(device)
 
-    return Method(run, kind, len(bank), fit)
+    return plugged(prior, steps, kind, len(bank), fit)
 
 
 def with_identity(name: str) -> PriorBank:
@@ -117,7 +113,9 @@ def control(
         assert learn is not None
         return learn(s, data) | {"best": torch.tensor(best)}
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
-        return inner(int(fitted["best"])).run(s, fitted, array, y, truth, start)
+    def prior(s: Settings, fitted: Fitted) -> nn.Module:
+        found = inner(int(fitted["best"])).prior
+        assert found is not None
+        return found(s, fitted)
 
-    return Method(run, "control", len(bank_of(names[0])), fit)
+    return plugged(prior, steps, "control", len(bank_of(names[0])), fit)

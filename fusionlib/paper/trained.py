@@ -98,7 +98,7 @@ def precision_table(n: int, seed: int = 505) -> pd.DataFrame:
     """prior, float32, bfloat16, cost: PSNR over all families, either precision inside; who uses it."""
     array, data = _families(n, seed)
     rows = []
-    for name in ("torus", "digits", "sr", "galaxies"):
+    for name in ("ffdnet", "torus", "digits", "sr", "galaxies"):
         prior = zoo.load(name).to(device())
         full = prior.prior if isinstance(prior, Reduced) else prior
         psnr = [
