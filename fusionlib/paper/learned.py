@@ -152,8 +152,8 @@ def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
         states: list[Fitted] = [{} for _ in sigmas]
         for name, v in fitted.items():
             k, _, own = name.partition(".")
-            states[int(k)][own] = v.float()
-        prior = lora.Staged(lora.make(bank).to(device), sigmas, states).requires_grad_(False)
+            states[int(k)][own] = v.float().to(device)
+        prior = lora.Staged(lora.make(bank), sigmas, states).to(device).requires_grad_(False)
         return hqs(y, array, prior, sigmas=sigmas, lam=s["lam"], start=start)
 
     return Method(run, "baseline", len(bank), fit)
