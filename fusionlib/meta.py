@@ -173,9 +173,12 @@ def episode(pool: Task, rng: torch.Generator, k: int = 5, priors: int | None = N
 
 
 def _together(a: Task, b: Task) -> Task:
-    return Task(
-        torch.cat([a.maps, b.maps]), torch.cat([a.outputs, b.outputs], 1), torch.cat([a.truth, b.truth]), a.keep
+    maps, outputs, truth = (
+        torch.cat([a.maps, b.maps]),
+        torch.cat([a.outputs, b.outputs], 1),
+        torch.cat([a.truth, b.truth]),
     )
+    return a._replace(maps=maps, outputs=outputs, truth=truth)
 
 
 def meta_fit(

@@ -43,6 +43,8 @@ def fit_unrolled(
     they are. Steps are relative to the size of each tensor, taken over its inner dimensions. The prior is left as it
     was. Raises ValueError for names it does not have. Deterministic from the seed.
     """
+    if not 1 <= last <= len(sigmas):
+        raise ValueError(f"fit_unrolled: last must be in 1 .. {len(sigmas)}, the number of iterations, got {last}")
     state = prior.state_dict()
     if unknown := set(names) - set(state):
         raise ValueError(f"fit_unrolled: the prior has no tensors {sorted(unknown)}; it has {sorted(state)}")

@@ -315,7 +315,9 @@ def test_the_wide_run_has_one_chapter_and_shows_what_is_stored(home):
     assert all(len(settings) == 1 for s in specs for _, settings in s.grid)
     stored = small(n_test=1)
     scores(stored)
-    assert strategies.known([stored, small(n_test=3)]) == [stored]
+    fused = small("average", ("identity", "tv"), n_test=1)
+    assert strategies.known([stored, fused]) == [stored]
+    assert strategies.known([stored, small(n_test=3)]) == []  # a reference is missing
 
 
 def test_unwritable_build_folder_is_named(monkeypatch, tmp_path):

@@ -46,9 +46,9 @@ def test_imports_point_downward():
     floors = [
         "files kerr sky torus families baselines interferometer closures metrics published",
         "priors networks classical ffdnet srmd dncnn hsc wrappers foreign zoo datasets rings",
-        "gates routing adapters closed_form fusion",
+        "gates routing groups adapters closed_form fusion",
         "pnp rml mace",
-        "training oracles losses learn csnet supervised meta",
+        "training oracles losses learn csnet lora heldout unroll supervised meta",
         "paper",
         "__init__",
     ]
@@ -68,7 +68,7 @@ def test_published_notebook_is_its_source_run(chapter):
     assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
     assert (ROOT / "notebooks" / f"{chapter.name}.ipynb").stat().st_size < 2_000_000
     assert "parameters" in [t for c in source.cells for t in c.metadata.get("tags", [])]
-    assert set(chapter.budget) == set(PROFILES)
+    assert set(chapter.budget) >= set(PROFILES) - {"wide"}  # which is of chapter 03 alone
 
 
 @pytest.mark.parametrize("facts", PUBLISHED, ids=lambda p: p.stem)

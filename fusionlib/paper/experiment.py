@@ -213,14 +213,21 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
 
 
 def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
-    """Mean PSNR of a method on labelled images, those it learns from not among those it is judged by."""
-    halves = [(slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))]
-    everything = slice(None)
+    """Mean PSNR of a method on labelled images, those it learns from not among those it is judged by.
+
+    The halves alternate over images and scan lists alike. Raises ValueError when there are no two halves.
+    """
+    if method.fit and sum(len(x) for _, x, _ in data) < 2:
+        raise ValueError(f"n_train: {spec.method} needs more than {spec.n_train} labelled images to be judged")
     found = []
-    for learn, test in halves if method.fit else [(everything, everything)]:
-        seen = [(a, x[learn], y[learn]) for a, x, y in data if len(x[learn])]
-        fitted = method.fit(settings, seen or data) if method.fit else {}
-        for array, x, y in data:
+    for half in (0, 1) if method.fit else (None,):
+        fitted: Fitted = {}
+        if method.fit:
+            learn = [slice((half + k) % 2, None, 2) for k in range(len(data))]
+            seen = [(a, x[part], y[part]) for (a, x, y), part in zip(data, learn, strict=True) if len(x[part])]
+            fitted = method.fit(settings, seen)
+        for k, (array, x, y) in enumerate(data):
+            test = slice(None) if half is None else slice((half + k + 1) % 2, None, 2)
             if len(x[test]):
                 image = method.run(settings, fitted, array, y[test], x[test], None).image
                 found.append(metrics.psnr(comparable(spec, image, x[test]), x[test]))

@@ -124,12 +124,12 @@ def table(specs: Sequence[Spec], names: Sequence[str]) -> pd.DataFrame:
 
 def gap_table(scored: pd.DataFrame) -> pd.DataFrame:
     """bank, coverage, method, gain, closed: the gain over the best single prior, in dB and as a share of what the
-    in-domain ceiling gains over it. Without a ceiling among the rows there is nothing to share: no rows."""
+    in-domain ceiling gains over it; NaN if it gains nothing. Without a ceiling among the rows there are no rows."""
     parts = []
     for (bank, coverage), group in scored.groupby(["bank", "coverage"], sort=False):
         gain = group.set_index("method").delta_best_single.drop("best_single", errors="ignore")
         if "ceiling" in gain:
-            closed = gain / gain["ceiling"]
+            closed = gain / gain["ceiling"] if gain["ceiling"] > 0 else gain * np.nan
             part = pd.DataFrame({"bank": bank, "coverage": coverage, "gain": gain, "closed": closed}).reset_index()
             parts.append(part.sort_values("closed", ascending=False))
     columns = ["bank", "coverage", "method", "gain", "closed"]

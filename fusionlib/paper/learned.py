@@ -151,8 +151,8 @@ def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
         states: list[Fitted] = [{} for _ in sigmas]
         for name, v in fitted.items():
             k, _, own = name.partition(".")
-            states[int(k)][own] = v.float()
-        return lora.Staged(lora.make(bank).to(device), sigmas, states).requires_grad_(False)
+            states[int(k)][own] = v.float().to(device)
+        return lora.Staged(lora.make(bank), sigmas, states).to(device).requires_grad_(False)
 
     return plugged(prior, steps, "baseline", len(bank), fit)
 
@@ -165,7 +165,9 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
     networks = [name for name in priors if any(True for _ in zoo.load(name).parameters())] if tuned else []
     if tuned and not networks:
         raise ValueError(f"finetuned: none of the priors {priors} is a network")
-    trained: dict[tuple, Fitted] = {}  # white noise knows nothing of the loop's settings
+    trained: dict[
+        tuple, Fitted
+    ] = {}  # white noise knows nothing of the loop's settings, so that these cost no training
 
     def make(best: int) -> nn.Module:
         return (zoo.load(networks[best]) if tuned else from_nothing()).to(device)

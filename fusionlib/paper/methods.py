@@ -156,7 +156,7 @@ USES: dict[str, tuple[str, ...]] = {
 }
 # now, so that it is the code in memory that names results
 _CODE = {name: files.code_hash(name) for modules in USES.values() for name in modules}
-_SHARED = [files.code_alone("paper.method"), repr(RML_PRIOR)]
+_SHARED = [files.code_alone("paper.method"), repr((RML_PRIOR, FOLDS))]
 _MAKER_CODE = {
     kind: [*_SHARED, fitted.code(kind) if kind in fitted.MAKERS else files.function_hash("paper.methods", f"_{kind}")]
     for kind in MAKERS

@@ -7,9 +7,8 @@ from typing import Any
 
 from fusionlib import sky as skies
 from fusionlib.families import FAMILIES
-from fusionlib.networks import WEIGHTS
 from fusionlib.paper.experiment import HQS_GRID, RML_GRID, Grid, Spec
-from fusionlib.zoo import BANKS
+from fusionlib.zoo import BANKS, PRIORS
 
 
 @dataclass(frozen=True)
@@ -167,6 +166,7 @@ def methods(bank: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
 
 
 FITTED = ("static_simplex", "static_affine", "single_identity", "noise_levels")
+ALONE = ("single_identity", "noise_levels", "closed_single", "closed_levels")  # controls, of one prior and the identity
 ORACLES = ("oracle:image", "oracle:affine", "oracle:8", "oracle:pixel")
 
 
@@ -174,7 +174,7 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     """Chapter 01: single priors, simple weights, controls, oracles; with the bank, and with the bank less the torus."""
     p = profile_of(profile)
     rows = [s for s in baseline_specs(profile, priors, sky=sky) if s.coverage in p.headroom]
-    if (WEIGHTS / "sky.safetensors").exists():
+    if not sky:  # the ceiling has seen our simulator's sky, and no other
         rows += [replace(s, method="ceiling", priors=()) for s in rows if s.method == f"single:{priors[0]}"]
     for bank in banks_of(priors):
         found = [s for s in baseline_specs(profile, bank, sky=sky) if s.coverage in p.headroom]
@@ -184,6 +184,7 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
             replace(s, method=method, priors=bank, grid=p.grid["fitted"])
             for s in like
             for method in (*FITTED, *ORACLES)
+            if any(name != "identity" for name in bank) or method not in ALONE
         ]
     return list(dict.fromkeys(rows))
 
@@ -191,6 +192,7 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
 SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora")
 SUPERVISED = ("denoiser", "finetuned", "unet")
 NO_PRIORS = ("denoiser", "unet")
+NETWORKS = tuple(name for name in PRIORS if name not in ("identity", "tv"))
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "unrolled", "gradient:pixel")
 PARTIAL = ("closed_single", "closed_form")
@@ -246,6 +248,10 @@ def strategy_specs(
         simple = (*SIMPLE, *SUPERVISED) if whole else ("csnet", "heldout", "lora", "finetuned")
         for method in (*simple, *CONTROLS, *OURS, *wanted):
             if method.endswith(slow) or (method == "unrolled" and not whole):
+                continue
+            if method in ALONE and set(bank) == {"identity"}:
+                continue
+            if method == "finetuned" and not any(name in NETWORKS for name in bank):
                 continue
             kind = method.partition(":")[0]
             grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]

@@ -22,8 +22,10 @@ def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> li
 
 
 def known(specs: Sequence[Spec]) -> list[Spec]:
-    """Those whose scores are stored, here or with the project."""
-    return [s for s in specs if any(path.exists() for path in store_paths(s.key))]
+    """Those whose scores are stored, here or with the project; none unless all single priors, the reference, are."""
+    found = [s for s in specs if any(path.exists() for path in store_paths(s.key))]
+    lacking = [s for s in specs if s.method.startswith("single:") and s not in found]
+    return [] if lacking else found
 
 
 class Run(NamedTuple):
