@@ -220,14 +220,14 @@ def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
     if method.fit and sum(len(x) for _, x, _ in data) < 2:
         raise ValueError(f"n_train: {spec.method} needs more than {spec.n_train} labelled images to be judged")
     found = []
-    for half in (0, 1) if method.fit else (None,):
+    for half in (0, 1) if method.fit else (0,):
         fitted: Fitted = {}
         if method.fit:
             learn = [slice((half + k) % 2, None, 2) for k in range(len(data))]
             seen = [(a, x[part], y[part]) for (a, x, y), part in zip(data, learn, strict=True) if len(x[part])]
             fitted = method.fit(settings, seen)
         for k, (array, x, y) in enumerate(data):
-            test = slice(None) if half is None else slice((half + k + 1) % 2, None, 2)
+            test = slice((half + k + 1) % 2, None, 2) if method.fit else slice(None)
             if len(x[test]):
                 image = method.run(settings, fitted, array, y[test], x[test], None).image
                 found.append(metrics.psnr(comparable(spec, image, x[test]), x[test]))
