@@ -197,15 +197,8 @@ CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "unrolled", "gradient:pixel")
 PARTIAL = ("closed_single", "closed_form")
 WIDE = (
-    "ceiling",
-    "average",
-    "rml",
-    "static_affine",
-    "finetuned",
-    "unet",
-    *CONTROLS,
-    *OURS,
-    "a:pixel",
+    *("ceiling", "average", "rml", "static_affine", "lora", "denoiser", "finetuned", "unet"),
+    *(*CONTROLS, *OURS, "a:pixel"),
 )  # and single priors
 # endings of what smoke leaves out
 SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")

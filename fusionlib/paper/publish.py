@@ -115,7 +115,8 @@ def publish(profile: str) -> None:
         facts[chapter.name] = json.loads((run / f"{chapter.name}.json").read_text())
     results = pd.read_csv(run / "tables" / "tab02_baselines.csv")
     readme = fill((home / "README.md").read_text(), "results", results_markdown(results, profile))
-    readme = fill(readme, "gains", gains_markdown(pd.read_csv(run / "tables" / "tab03_strategies.csv")))
+    strategies = pd.concat([pd.read_csv(run / "tables" / f"tab{n}_strategies.csv") for n in ("03", "04", "05")])
+    readme = fill(readme, "gains", gains_markdown(strategies.drop_duplicates(["bank", "coverage", "method"])))
     readme = fill(readme, "chapters", chapters_markdown(facts, profile))
 
     with tempfile.TemporaryDirectory(dir=run) as folder:
