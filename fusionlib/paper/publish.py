@@ -35,7 +35,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for o in cell.outputs:
                 o.pop("metadata", None) if o.output_type == "stream" else o.update(metadata={})
-    return notebook
+    return nbformat.reads(nbformat.writes(notebook).replace(f"{files.home()}/", ""), as_version=4)
 
 
 def results_markdown(table: pd.DataFrame, profile: str) -> str:
