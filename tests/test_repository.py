@@ -67,6 +67,7 @@ def test_published_notebook_is_its_source_run(chapter):
     code = [c for c in published.cells if c.cell_type == "code"]
     assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
     assert (ROOT / "notebooks" / f"{chapter.name}.ipynb").stat().st_size < 2_000_000
+    assert not re.search(r"[\"' >](/home|/root|/tmp|/work|/Users)/", nbformat.writes(published))
     assert "parameters" in [t for c in source.cells for t in c.metadata.get("tags", [])]
     assert set(chapter.budget) >= set(PROFILES) - {"wide"}  # which is of chapter 03 alone
 

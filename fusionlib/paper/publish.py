@@ -35,7 +35,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for o in cell.outputs:
                 o.pop("metadata", None) if o.output_type == "stream" else o.update(metadata={})
-    return notebook
+    return nbformat.reads(nbformat.writes(notebook).replace(f"{files.home()}/", ""), as_version=4)
 
 
 def results_markdown(table: pd.DataFrame, profile: str) -> str:
@@ -159,14 +159,16 @@ def publish(profile: str) -> None:
 
 def _publish_scores(folder: Path, profile: str) -> None:
     """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's run
-    and of the wide one, of the others those at partial coverage, so that a fresh checkout has less to compute; what is
-    stale goes. Fits of more than LARGE bytes (networks) stay here, their scores go instead."""
+    and of the wide one, of the others those at partial coverage and of uncalibrated data, so that a fresh checkout has
+    less to compute; what is stale goes. Fits of more than LARGE bytes (networks) stay here, their scores go instead."""
     kept = set()
     for name in {profile, "quick", "wide", "paper"}:
         for spec in (s for chapter in chapters_of(name) for s in chapter.specs(name)):
             fit = store_paths(record_key(tuning(spec)))[0]
             large = fit.exists() and fit.stat().st_size > LARGE
-            kept |= {record_key(spec)} if large or name in ("wide", "paper") or spec.coverage < 1 else set()
+            score = record_key(spec)
+            slow = large or spec.coverage < 1 or spec.regime == "uncalibrated" or name in ("wide", "paper")
+            kept |= {score} if slow or (folder / f"{score}.npz").exists() else set()
             kept |= set() if large else {fit.stem}
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.npz"):
