@@ -25,7 +25,7 @@ from fusionlib.routing import Encoder, Learned, Linear, MultiGate, Router, Voter
 from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
 
 WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
-STEPS = {False: 600, True: 200}  # of training a denoiser from nothing, and from a prior
+STEPS = {False: 600, True: 200}  # of training a denoiser from nothing, and from a prior, with up to 100 images
 NOISE = (1.0, 2.0)  # thermal noise of the conditions of meta-learning, in units of the array's own
 PLAIN = ("identity", "tv", "ffdnet", "sr", "srmd", "dncnn")  # priors that know no objects
 
@@ -177,7 +177,8 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
         truth = torch.cat([x for _, x, _ in data])
         key = (best, len(truth), float(truth.double().sum()))
         if key not in trained:
-            net = fit_denoiser(make(best), truth, steps=STEPS[tuned], rate=3e-4 if tuned else 2e-3)
+            length = STEPS[tuned] * max(1, len(truth) // 100)
+            net = fit_denoiser(make(best), truth, steps=length, rate=3e-4 if tuned else 2e-3)
             trained[key] = {name: value.half() for name, value in net.state_dict().items()}
         return trained[key] | {"best": torch.tensor(best)}
 

@@ -195,10 +195,10 @@ NO_PRIORS = ("denoiser", "unet")
 NETWORKS = tuple(name for name in PRIORS if name not in ("identity", "tv"))
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "unrolled", "gradient:pixel")
-PARTIAL = ("closed_single", "closed_form")
+PARTIAL = (*CONTROLS, "closed_form")
 WIDE = (
-    *("ceiling", "average", "rml", "static_affine", "lora", "denoiser", "finetuned", "unet"),
-    *(*CONTROLS, *OURS, "a:pixel"),
+    *("ceiling", "static_affine", "denoiser", "finetuned", "unet"),
+    *(*CONTROLS, "closed_form", "gradient:pixel", "a:pixel"),
 )  # and single priors
 # endings of what smoke leaves out
 SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
@@ -256,7 +256,7 @@ def strategy_specs(
     return list(dict.fromkeys(rows))
 
 
-LEARNED = ("unrolled", "a", "b", "c", "mgpf", "gradient", "top", "a_meta", "b_meta", "lora", "denoiser", "finetuned")
+LEARNED = ("unrolled", "a", "b", "c", "mgpf", "gradient", "top", "a_meta", "b_meta", "lora")
 
 
 def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]:
