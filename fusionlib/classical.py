@@ -9,7 +9,7 @@ from fusionlib.priors import sigma_map
 class Identity(nn.Module):
     """The prior that believes what it sees: x0 = x."""
 
-    img_channels, img_resolution = 1, None
+    img_channels, img_resolution, halo = 1, None, 0
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         sigma_map(sigma, x)

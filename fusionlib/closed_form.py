@@ -7,12 +7,14 @@ the least squares fit to labelled images needs no iterations, and whatever w is,
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.gates import DataStep, given, nearest
 from fusionlib.metrics import smooth
 
 Features = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Cell = int | None | tuple[int | None, ...]  # pixels that share a weight, None: all; several, from coarse to fine
 SPREAD = 5.0  # features in units of sigma are cut off here
 
 
@@ -28,7 +30,8 @@ def context(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor
 
 def spread(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
     """Local disagreement of the priors, and what they change on the mean, over sigma."""
-    apart, away = outputs.std(0), (x - outputs.mean(0)).abs()
+    apart = outputs.std(0) if len(outputs) > 1 else torch.zeros_like(x)
+    away = (x - outputs.mean(0)).abs()
     return torch.cat([smooth(apart, 1.5), smooth(away, 1.5)], 1).div(sigma).clamp(max=SPREAD)
 
 
@@ -62,45 +65,108 @@ class ClosedForm(nn.Module):
 
     `typical` (K, 2, F) are mean and greatest deviation of the features' image means over the images of the fit. Where
     an image, or sigma, lies outside what was fitted the weights go back to the average of the priors: as fitted up to
-    1.5 times that deviation and one step of the levels, the average from 2.5 times and two steps on.
+    1.5 times that deviation and one step of the levels, the average from 2.5 times and two steps on. `cell` pixels
+    share a weight (`Cell`). `kept`, bool (K, N): the priors there are at each level, the others are not
+    called; all of them by default.
     """
 
     reads_outputs, skips = True, False
     levels: Tensor
     theta: Tensor
     typical: Tensor
+    kept: Tensor
 
-    def __init__(self, sigmas: Tensor, theta: Tensor, typical: Tensor, features: Sequence[Features] = ALL):
+    def __init__(
+        self,
+        sigmas: Tensor,
+        theta: Tensor,
+        typical: Tensor,
+        features: Sequence[Features] = ALL,
+        cell: Cell = 1,
+        kept: Tensor | None = None,
+    ):
         super().__init__()
         if theta.ndim != 3 or len(theta) != len(sigmas) or typical.shape != (len(sigmas), 2, theta.shape[2]):
             raise ValueError(
                 f"ClosedForm: theta ({len(sigmas)}, N, F) and typical ({len(sigmas)}, 2, F) are needed, "
                 f"got {tuple(theta.shape)} and {tuple(typical.shape)}"
             )
-        self.features = tuple(features)
+        kept = torch.ones(theta.shape[:2], dtype=torch.bool) if kept is None else kept
+        if kept.shape != theta.shape[:2] or kept.dtype != torch.bool or not bool(kept.any(1).all()):
+            raise ValueError(f"ClosedForm: kept is bool {tuple(theta.shape[:2])}, some prior kept at every level")
+        self.features, self.cell, self.whole = tuple(features), cell, bool(kept.all())
         for name, value in (("levels", sigmas.log()), ("theta", theta), ("typical", typical)):
             self.register_buffer(name, value.float())
+        self.register_buffer("kept", kept)
+
+    def calls(self, sigma: float | Tensor, batch: int) -> Tensor | None:
+        """Which priors are to be called for which of `batch` images, bool (N, B); None: all of them."""
+        return None if self.whole else self.kept[nearest(self.levels, sigma, batch)[0]].T
 
     def forward(
         self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None
     ) -> Tensor:
         o = given(outputs)
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
-        phi = maps(self.features, x, o, s, data_step)
         stage, away = nearest(self.levels, s, len(x))
+        if self.whole:
+            return self._weigh(x, s, o, data_step, stage, away, self.theta)
+        w = []
+        for k in stage.unique_consecutive():  # inside a loop there is one
+            part, there = stage == k, self.kept[k].nonzero()[:, 0]
+            step = data_step if bool(part.all()) else None
+            some = self._weigh(x[part], s[part], o[there][:, part], step, stage[part], away[part], self.theta[:, there])
+            w.append(some.new_zeros(len(o), *some.shape[1:]).index_copy(0, there, some))
+        return torch.cat(w, 1)
+
+    def _weigh(
+        self,
+        x: Tensor,
+        s: Tensor,
+        o: Tensor,
+        data_step: DataStep | None,
+        stage: Tensor,
+        away: Tensor,
+        theta: Tensor,
+    ) -> Tensor:
+        phi, trust = self.trusted(x, s, o, data_step, stage, away)
+        w = torch.einsum("bnf,bfhw->nbhw", theta[stage] * trust[:, None, None], phi)
+        return w + (1 - w.sum(0)) / len(w)
+
+    def trusted(
+        self, x: Tensor, s: Tensor, o: Tensor, data_step: DataStep | None, stage: Tensor, away: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features (B, F, h, w), and how far they and sigma are what was fitted: 1 to 0, (B,)."""
+        phi = maps(self.features, x, o, s, data_step, self.cell)
         gap = self.levels.diff().abs().max() if len(self.levels) > 1 else torch.tensor(0.1).to(s)
         mean, most = self.typical[stage].unbind(1)
         off = ((phi.mean((2, 3)) - mean).abs() / most).amax(1)
-        trust = (2.5 - off).clamp(0, 1) * (2 - away / gap).clamp(0, 1)
-        w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage] * trust[:, None, None], phi)
-        return w + (1 - w.sum(0)) / len(w)
+        return phi, (2.5 - off).clamp(0, 1) * (2 - away / gap).clamp(0, 1)
 
 
-def maps(features: Sequence[Features], x: Tensor, outputs: Tensor, sigma: Tensor, data_step: DataStep | None) -> Tensor:
-    """The features (B, F, H, W) of images x (B, 1, H, W), outputs (N, B, 1, H, W), sigma (B,)."""
+def maps(
+    features: Sequence[Features],
+    x: Tensor,
+    outputs: Tensor,
+    sigma: Tensor,
+    data_step: DataStep | None,
+    cell: Cell = 1,
+) -> Tensor:
+    """The features (B, F, h, w) of images x (B, 1, H, W), outputs (N, B, 1, H, W), sigma (B,): means over each `cell`
+    pixels square, or over the image; for several cells all of them, on the grid of the last and finest."""
     m = outputs.mean(0)
     change = data_step(m) - m if data_step is not None else torch.zeros_like(m)
-    return torch.cat([f(x, outputs, change, sigma.view(-1, 1, 1, 1)) for f in features], 1)
+    phi = torch.cat([f(x, outputs, change, sigma.view(-1, 1, 1, 1)) for f in features], 1)
+    if isinstance(cell, tuple):
+        scales = [_pooled(phi, c) for c in cell]
+        return torch.cat([F.interpolate(p, scales[-1].shape[2:], mode="bilinear") for p in scales], 1)
+    return _pooled(phi, cell)
+
+
+def _pooled(phi: Tensor, cell: int | None) -> Tensor:
+    if cell is None:
+        return phi.mean((2, 3), keepdim=True)
+    return phi if cell == 1 else F.avg_pool2d(phi, cell)
 
 
 class Normal:
@@ -117,9 +183,12 @@ class Normal:
         self.cross[fold] = self.cross[fold] + (columns @ target).double()
         self.square[fold] += float(target.square().sum())
 
-    def solve(self, ridges: Sequence[float]) -> tuple[Tensor, float]:
-        """Coefficients (D,) with the ridge, relative to the columns' own squares, that is best on the other folds."""
+    def solve(self, ridges: Sequence[float], among: Tensor | None = None) -> tuple[Tensor, float, float]:
+        """Coefficients (D,) with the ridge, relative to the columns' own squares, that is best on the other folds, that
+        ridge, and the squared error left there. With `among` (D',) those columns alone."""
         gram, cross = torch.stack(self.gram), torch.stack(self.cross)  # type: ignore[arg-type]
+        if among is not None:
+            gram, cross = gram[:, among][:, :, among], cross[:, among]
         size = gram.sum(0).diagonal().sqrt().clamp(min=1e-12)
         gram, cross = gram / size / size[:, None], cross / size
         eye = torch.eye(len(size)).to(gram)
@@ -131,4 +200,4 @@ class Normal:
                 error += float(theta @ gram[k] @ theta - 2 * theta @ cross[k]) + self.square[k]
             if error < best:
                 best, chosen = error, ridge
-        return torch.linalg.solve(gram.sum(0) + chosen * eye, cross.sum(0)) / size, chosen
+        return torch.linalg.solve(gram.sum(0) + chosen * eye, cross.sum(0)) / size, chosen, best

@@ -17,10 +17,15 @@ class Fused(NamedTuple):
     kept: Tensor
 
 
-def spread(w: Tensor, height: int, width: int) -> Tensor:
-    """Weights (N, B, h, w) on the image grid (N, B, 1, H, W), bilinear between patch centres; keeps sums over N."""
+def spread(w: Tensor, height: int, width: int, *, sharp: bool = False) -> Tensor:
+    """Weights (N, B, h, w) on the image grid (N, B, 1, H, W); keeps sums over N.
+
+    Bilinear between patch centres, or with `sharp` one weight to the patch's edge, so that where it is 0 nothing needs
+    to be known.
+    """
     if w.shape[2:] not in ((1, 1), (height, width)):
-        w = F.interpolate(w, size=(height, width), mode="bilinear", align_corners=False)
+        options = {"mode": "nearest-exact"} if sharp else {"mode": "bilinear", "align_corners": False}
+        w = F.interpolate(w, size=(height, width), **options)  # type: ignore[arg-type]
     return w[:, :, None]
 
 
@@ -28,8 +33,9 @@ class FusedPrior(nn.Module):
     """sum_i w_i(x) A_i(P_i(x)): a prior, usable wherever a single prior is. Raises ValueError if the gate does not fit.
 
     `adapters(outputs, sigma)`, if any, turns the priors' outputs (N, B, 1, H, W) into adapted ones. A gate that reads
-    outputs gets them as the priors gave them, and all priors are called; any other gate is asked first, and what it
-    gives no weight is not called.
+    outputs gets them as the priors gave them: of all priors, or of those that its `calls(sigma, batch)` names. Any
+    other gate is asked first, and what it gives no weight is not called; of priors that can be run on a part of the
+    image (`halo`) only the patches with weight are computed, where the gate is `sharp` between patches.
     """
 
     def __init__(self, bank: PriorBank, gate: nn.Module, adapters: nn.Module | None = None):
@@ -39,15 +45,20 @@ class FusedPrior(nn.Module):
 
     def fuse(self, x: Tensor, sigma: float | Tensor, data_step: DataStep | None = None) -> Fused:
         """The fused image with the weights that made it; `data_step` is what a loop knows of the data."""
-        outputs = self.bank(x, sigma) if self.gate.reads_outputs else None
+        calls, outputs = getattr(self.gate, "calls", None), None
+        if self.gate.reads_outputs:
+            outputs = self.bank(x, sigma, keep=calls(sigma, len(x)) if calls else None)
         w = self.gate(x, sigma, outputs, data_step)
         if len(w) != len(self.bank):
             raise ValueError(f"gate gives {len(w)} weights for a bank of {len(self.bank)} priors")
-        kept = (w != 0).flatten(2).any(2)
+        sharp, kept = getattr(self.gate, "sharp", False), w != 0
         if outputs is None:
-            outputs = self.bank(x, sigma, keep=kept if self.gate.skips else None)
+            if not self.gate.skips:
+                outputs = self.bank(x, sigma)
+            else:
+                outputs = self.bank(x, sigma, keep=kept if sharp else kept.flatten(2).any(2))
         adapted = self.adapters(outputs, sigma) if self.adapters is not None else outputs
-        return Fused((spread(w, *x.shape[2:]) * adapted).sum(0), w, kept)
+        return Fused((spread(w, *x.shape[2:], sharp=sharp) * adapted).sum(0), w, kept.flatten(2).any(2))
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self.fuse(x, sigma).image

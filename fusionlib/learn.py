@@ -7,7 +7,7 @@ will ever see. Prior outputs are computed once per iteration and image, and drop
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -86,44 +86,110 @@ def fit_closed_form(
     features: Sequence[cf.Features] = cf.ALL,
     ridges: Sequence[float] = RIDGES,
     folds: int = 5,
+    cell: cf.Cell = 1,
+    price: float = 0.0,
+    cost: Sequence[float] = (),
 ) -> dict[str, Tensor]:
     """`theta` (K, N, F), `typical` (K, 2, F) and `ridge` (K,) of a `ClosedForm` gate for `pnp.hqs`.
 
-    The ridge of each iteration is the one of `ridges` that predicts held-out labels best, in `folds` parts.
+    `cell` pixels share a weight (`closed_form.Cell`). The ridge of each iteration is the one of `ridges` that
+    predicts held-out labels best, in `folds` parts. With a `price`, in dB of that prediction's error per unit of the
+    priors' `cost` (N,), an iteration goes without the priors that are not worth theirs:
+    `kept` (K, N) tells.
     """
-    found: dict[str, list[Tensor]] = {"theta": [], "typical": [], "ridge": []}
+    found: dict[str, list[Tensor]] = {"theta": [], "typical": [], "ridge": [], "kept": []}
+    if price and len(cost) != len(bank):
+        raise ValueError(f"fit_closed_form: cost needs {len(bank)} numbers, one per prior, got {len(cost)}")
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         count = min(folds, sum(len(s.truth) for s in stages))
-        normal, seen = cf.Normal(count), []
-        for position, (phi, apart, target) in enumerate(_columns(stages, features)):
-            columns = (apart[:-1, None] * phi[None]).flatten(0, 1)  # the last prior is what the others leave
-            normal.add(position % count, columns, target)
-            seen.append(phi.mean(1))
-        solved, ridge = normal.solve(ridges)
-        theta = solved.view(len(bank) - 1, -1).to(stages[0].x)
-        theta = torch.cat([theta, torch.zeros_like(theta[:1])])
-        means = torch.stack(seen)
-        most = (means - means.mean(0)).abs().amax(0).clamp(min=1e-3)
-        found["theta"].append(theta.cpu())
-        found["typical"].append(torch.stack([means.mean(0), most]).cpu())
-        found["ridge"].append(torch.tensor(ridge))
+        kept = torch.ones(len(bank), dtype=torch.bool)
+        if price:
+            kept = _worth_calling(stages, features, ridges, count, cell, price, cost)
+            there = kept.nonzero()[:, 0].to(stages[0].x.device)
+            stages = [replace(s, outputs=s.outputs[there]) for s in stages]
+        some, typical, ridge = solve_stage(stages, features, ridges, count, cell)
+        theta = some.new_zeros(len(bank), some.shape[1])
+        theta[kept] = some
+        for name, value in (("theta", theta), ("typical", typical), ("ridge", torch.tensor(ridge)), ("kept", kept)):
+            found[name].append(value.cpu())
         level = torch.tensor([stages[0].sigma])
-        gate = cf.ClosedForm(level, theta[None], found["typical"][-1][None], features).to(theta.device)
+        gate = cf.ClosedForm(level, theta[None], typical[None], features, cell, kept[None]).to(stages[0].x.device)
         return lambda s: _fused(gate(s.x, s.sigma, s.outputs, s.data_step), s.outputs)
 
     along_trajectory(bank, data, sigmas, lam, fit)
+    if not price:
+        del found["kept"]
     return {name: torch.stack(values) for name, values in found.items()}
 
 
-def _columns(stages: list[Stage], features: Sequence[cf.Features]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def solve_stage(
+    stages: list[Stage], features: Sequence[cf.Features], ridges: Sequence[float], folds: int, cell: cf.Cell
+) -> tuple[Tensor, Tensor, float]:
+    """One iteration's `theta` (N, F), `typical` (2, F) and ridge, of the priors whose outputs there are."""
+    normal, seen, n = cf.Normal(folds), [], len(stages[0].outputs)
+    for position, (phi, apart, target) in enumerate(_columns(stages, features, cell)):
+        columns = (apart[:-1, None] * phi[None]).flatten(0, 1)  # the last prior is what the others leave
+        normal.add(position % folds, columns, target)
+        seen.append(phi.mean(1))
+    means = torch.stack(seen)
+    typical = torch.stack([means.mean(0), (means - means.mean(0)).abs().amax(0).clamp(min=1e-3)])
+    theta, ridge = means.new_zeros(n, means.shape[1]), ridges[0]
+    if n > 1:
+        solved, ridge, _ = normal.solve(ridges)
+        theta[:-1] = solved.view(n - 1, -1).to(theta)
+    return theta, typical, ridge
+
+
+def _columns(
+    stages: list[Stage], features: Sequence[cf.Features], cell: cf.Cell
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Per image: features (F, P), outputs less their mean (N, P), truth less that mean (P,)."""
     for s in stages:
         sigma = torch.full((len(s.x),), s.sigma, device=s.x.device)
-        phi = cf.maps(features, s.x, s.outputs, sigma, s.data_step)
+        phi = cf.maps(features, s.x, s.outputs, sigma, s.data_step, cell)
+        phi = spread(phi, *s.x.shape[2:])[:, :, 0].expand(-1, -1, *s.x.shape[2:])
         mean = s.outputs.mean(0)
         for b in range(len(s.x)):
             yield phi[b].flatten(1), (s.outputs[:, b] - mean[b]).flatten(1), (s.truth[b] - mean[b]).flatten()
+
+
+def _worth_calling(
+    stages: list[Stage],
+    features: Sequence[cf.Features],
+    ridges: Sequence[float],
+    count: int,
+    cell: cf.Cell,
+    price: float,
+    cost: Sequence[float],
+) -> Tensor:
+    """Which priors an iteration keeps, bool (N,): again and again the one whose error saves least for its cost goes.
+
+    The cheapest always stays: weights are counted from it. The features stay those of all priors here.
+    """
+    n, base = len(cost), min(range(len(cost)), key=lambda i: cost[i])
+    normal = cf.Normal(count)
+    for position, (phi, apart, target) in enumerate(_columns(stages, features, cell)):
+        others = torch.cat([apart[:base], apart[base + 1 :]]) - apart[base]
+        normal.add(position % count, (others[:, None] * phi[None]).flatten(0, 1), target - apart[base])
+    width = normal.gram[0].shape[0] // max(n - 1, 1) if n > 1 else 0  # type: ignore[union-attr]
+    place = {i: k for k, i in enumerate(i for i in range(n) if i != base)}
+
+    def error(those: list[int]) -> float:
+        columns = [torch.arange(place[i] * width, (place[i] + 1) * width) for i in those]
+        return normal.solve(ridges, torch.cat(columns))[2] if columns else sum(normal.square)
+
+    kept = list(place)
+    now = error(kept)
+    while kept:
+        without = {i: error([j for j in kept if j != i]) for i in kept}
+        rise = {i: 10 * math.log10(without[i] / now) - price * cost[i] for i in kept}
+        least = min(kept, key=lambda i: rise[i])
+        if rise[least] >= 0:
+            break
+        kept.remove(least)
+        now = without[least]
+    return torch.tensor([i == base or i in kept for i in range(n)])
 
 
 @dataclass(frozen=True)
@@ -150,11 +216,13 @@ def fit_gate(
     *,
     objective: Objective = MSE,
     schedule: Schedule = USUAL,
+    separate: bool = False,
 ) -> list[tuple[Learned, nn.Module | None]]:
     """A gate, and adapters if `make` gives some, for each iteration of `pnp.hqs`, fitted by gradient descent.
 
-    Each starts from the one before it. Images are mirrored and turned by right angles at random, the maps that the gate
-    looks at with them. Deterministic from the seed of the `schedule`.
+    Both together, or with `separate` first the gate on the bare outputs, then, the gate frozen, the adapters, each for
+    half of the steps. Each iteration starts from the one before it. Images are mirrored and turned by right angles at
+    random, the maps that the gate looks at with them. Deterministic from the seed of the `schedule`.
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)
@@ -170,12 +238,18 @@ def fit_gate(
                 adapters.to(device)
             rng = torch.Generator().manual_seed(schedule.seed * 1000 + len(fitted))
             steps = schedule.steps * (1 if fitted else schedule.first)
-            _descend(gate, adapters, stages, steps, objective, schedule, rng)
+            if separate and adapters is not None:
+                _descend(gate, None, stages, steps // 2, objective, schedule, rng)
+                gate.requires_grad_(False)
+                _descend(gate, adapters, stages, steps // 2, objective, schedule, rng)
+                gate.requires_grad_(True)
+            else:
+                _descend(gate, adapters, stages, steps, objective, schedule, rng)
         fitted.append((gate, adapters))
 
         def fuse(s: Stage) -> Tensor:
             w = gate.weigh(gate.look(s.x, s.sigma, s.outputs, s.data_step))
-            return _fused(w, adapters(s.outputs, s.sigma) if adapters is not None else s.outputs)
+            return _fused(w, adapters(s.outputs, s.sigma) if adapters is not None else s.outputs, gate.sharp)
 
         return fuse
 
@@ -183,8 +257,8 @@ def fit_gate(
     return fitted
 
 
-def _fused(w: Tensor, outputs: Tensor) -> Tensor:
-    return (spread(w, *outputs.shape[3:]) * outputs).sum(0)
+def _fused(w: Tensor, outputs: Tensor, sharp: bool = False) -> Tensor:
+    return (spread(w, *outputs.shape[3:], sharp=sharp) * outputs).sum(0)
 
 
 def _descend(
@@ -202,6 +276,7 @@ def _descend(
     outputs = torch.cat([s.outputs for s in stages], 1).clone()
     truth = torch.cat([s.truth for s in stages]).clone()
     parameters = [p for module in (gate, adapters) if module is not None for p in module.parameters()]
+    parameters = [p for p in parameters if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.decay)
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = schedule.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -210,7 +285,7 @@ def _descend(
         seen, o, x = (turned(t, k) for t in (maps[chosen], outputs[:, chosen], truth[chosen]))
         w = gate.weigh(seen)
         o = adapters(o, sigma) if adapters is not None else o
-        loss = objective(_fused(w, o), x, w, o)
+        loss = objective(_fused(w, o, gate.sharp), x, w, o)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

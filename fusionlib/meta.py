@@ -52,6 +52,11 @@ def mse(fused: Tensor, task: Task) -> Tensor:
     return (fused - task.truth).square().mean()
 
 
+def log_mse(fused: Tensor, task: Task) -> Tensor:
+    """Mean over images of log mean squared error: a step then moves as far at every noise level."""
+    return (fused - task.truth).square().mean((1, 2, 3)).log().mean()
+
+
 class _Fuse(nn.Module):
     """A gate, or a pair, as a function of a task, so that its parameters can be handed to it."""
 
@@ -194,12 +199,14 @@ def meta_fit(
     steps: int = 1,
     outer: float = 1e-3,
     inner: Sequence[str] = ("",),
+    loss: Loss = mse,
     seed: int = 0,
 ) -> Parameters:
     """Meta-trained parameters: each round `tasks` episodes of random conditions out of `pools`.
 
     `rule`: `maml`, `fomaml`, `metasgd` (learned step sizes), or `reptile` (support and query together; `outer` falls to
-    0); `inner` = ("head",) makes the first three ANIL. Deterministic from the seed.
+    0); `inner` = ("head",) makes the first three ANIL. `metasgd` also returns its step sizes, as `rate.<name>`.
+    Deterministic from the seed.
     """
     if rule not in ("maml", "fomaml", "metasgd", "reptile"):
         raise ValueError(f"meta_fit: rule must be maml, fomaml, metasgd or reptile, got {rule!r}")
@@ -219,7 +226,8 @@ def meta_fit(
                 variables[name].data.copy_(v)
             continue
         steps_now = {k: variables[f"rate.{k}"].detach() for k in rates} or rate
-        found = maml_gradient(gate, now, drawn, steps_now, steps, inner=inner, first_order=rule == "fomaml")
+        options = {"loss": loss, "inner_loss": loss, "inner": inner, "first_order": rule == "fomaml"}
+        found = maml_gradient(gate, now, drawn, steps_now, steps, **options)  # type: ignore[arg-type]
         for name, v in variables.items():
             v.grad = found[name]
         nn.utils.clip_grad_norm_(list(variables.values()), 10.0)
@@ -231,17 +239,19 @@ def meta_fit(
 class Course:
     """How meta-learning along a trajectory goes: `rounds` at each iteration of the loop, `first` times as many at the
     first; `tasks` episodes a round with support and query of at most `k` images; `steps` of descent with `rate` inside,
-    `shots` of them on the labelled images in the end."""
+    on the parameters whose names start with one of `inner` (the router's head), `shots` of them on the labelled images
+    in the end. The loss is `log_mse`."""
 
     rule: str = "maml"
     rounds: int = 20
     first: int = 4
     tasks: int = 4
     k: int = 5
-    rate: float = 0.05
+    rate: float = 1.0
     steps: int = 1
-    shots: int = 3
+    shots: int = 5
     outer: float = 3e-3
+    inner: tuple[str, ...] = ("head", "gate.head")
     priors: int | None = None
     seed: int = 0
 
@@ -292,10 +302,14 @@ def fit_meta(
                 rate=course.rate,
                 steps=course.steps,
                 outer=course.outer,
+                inner=course.inner,
+                loss=log_mse,
                 seed=course.seed * 1000 + len(fitted),
             )
-            module.load_state_dict(theta, strict=False)
-            own = [adapt(module, theta, p, course.rate, course.shots, first_order=True) for p in pools]
+            rates = {k.removeprefix("rate."): theta.pop(k) for k in list(theta) if k.startswith("rate.")}
+            module.load_state_dict(theta)
+            options = {"loss": log_mse, "inner": course.inner, "first_order": True}
+            own = [adapt(module, theta, p, rates or course.rate, course.shots, **options) for p in pools]  # type: ignore[arg-type]
             own = [{name: v.detach() for name, v in one.items()} for one in own]
         mine = copy.deepcopy(module)
         mine.load_state_dict(own[0], strict=False)

@@ -66,8 +66,10 @@ class Body(nn.Module):
 class LocalBody(nn.Module):
     """From (B, channels, h, w) and a number per image to (B, 1, 2 h, 2 w), three 3 x 3 convolutions deep.
 
-    A pixel of the output sees at most 15 x 15 pixels: what a patch needs around it is 7 pixels.
+    A pixel of the output sees at most 14 x 14 pixels; a patch that starts at an even pixel needs 6 pixels around it.
     """
+
+    halo = 6
 
     def __init__(self, channels: int, width: int = 64):
         super().__init__()
@@ -92,7 +94,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, scale: float, body: nn.Module):
         super().__init__()
-        self.scale, self.body = scale, body
+        self.scale, self.body, self.halo = scale, body, getattr(body, "halo", None)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         sigma = sigma_map(sigma, x)

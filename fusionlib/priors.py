@@ -56,22 +56,55 @@ class PriorBank(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor, keep: Tensor | None = None) -> Tensor:
         """Outputs (N, B, 1, H, W); with `keep` (bool, (N, B) or (N, B, h, w)) zero where an image keeps nothing.
 
-        A prior is computed for the images that keep it somewhere, and for no others. Raises ValueError, naming the
-        prior, for an output of another shape.
+        A prior is computed for the images that keep it somewhere, and for no others; with `keep` per patch, a prior
+        that says how many pixels around a patch it needs (`halo`) for those patches alone. Raises ValueError, naming
+        the prior, for an output of another shape.
         """
         if keep is None:
             return torch.stack([call(p, x, sigma, n) for n, p in zip(self.names, self.priors, strict=True)])
-        keep = keep.flatten(2).any(2) if keep.ndim > 2 else keep
-        if keep.shape != (len(self), len(x)) or keep.dtype != torch.bool:
+        if keep.ndim not in (2, 4) or keep.shape[:2] != (len(self), len(x)) or keep.dtype != torch.bool:
             raise ValueError(
                 f"keep is {keep.dtype} {tuple(keep.shape)}; bool ({len(self)}, {len(x)}[, h, w]) is needed"
             )
         sigma = sigma_map(sigma, x).flatten()
         out = x.new_zeros(len(self), *x.shape)
         for i, prior in enumerate(self.priors):
-            if keep[i].any():
-                out[i, keep[i]] = call(prior, x[keep[i]], sigma[keep[i]], self.names[i])
+            some = keep[i].view(len(x), -1).any(1)
+            if keep.ndim == 4 and getattr(prior, "halo", None) is not None and not bool(keep[i][some].all()):
+                out[i] = in_patches(prior, x, sigma, keep[i], self.names[i])
+            elif some.any():
+                out[i, some] = call(prior, x[some], sigma[some], self.names[i])
         return out
+
+
+def in_patches(prior: nn.Module, x: Tensor, sigma: Tensor, keep: Tensor, name: str) -> Tensor:
+    """The prior's output (B, 1, H, W) in the patches `keep`, bool (B, h, w), and zero elsewhere.
+
+    Each patch is computed with the `halo` of pixels that the prior looks at around it; at the edge of the image the
+    window is moved inwards, so that the prior meets the edge where it is. Raises ValueError where patches do not divide
+    the image.
+    """
+    (height, width), (h, w) = x.shape[2:], keep.shape[1:]
+    if height % h or width % w:
+        raise ValueError(f"keep: a grid of {h} x {w} patches does not divide an image of {height} x {width}")
+    high, wide, halo = height // h, width // w, int(prior.halo)  # type: ignore[arg-type]
+    tall, broad = min(high + 2 * halo, height), min(wide + 2 * halo, width)
+    image, row, column = keep.nonzero().unbind(1)
+    out = torch.zeros_like(x)
+    if not len(image):
+        return out
+    top, left = (row * high - halo).clamp(0, height - tall), (column * wide - halo).clamp(0, width - broad)
+
+    def grid(first: Tensor, size: int, second: Tensor, other: int) -> tuple[Tensor, Tensor]:
+        rows, columns = (torch.arange(k, device=x.device) for k in (size, other))
+        return (first[:, None] + rows)[:, :, None], (second[:, None] + columns)[:, None]
+
+    windows = x[image[:, None, None], 0, *grid(top, tall, left, broad)]
+    found = call(prior, windows[:, None], sigma[image], name)[:, 0]
+    inner = grid(row * high - top, high, column * wide - left, wide)
+    patches = found[torch.arange(len(found), device=x.device)[:, None, None], *inner]
+    out[image[:, None, None], 0, *grid(row * high, high, column * wide, wide)] = patches
+    return out
 
 
 def call(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> Tensor:

@@ -57,6 +57,20 @@ def soft_top_p(logits: Tensor, p: float, width: float = 0.05, least: int = 2) ->
     return w / w.sum(0, keepdim=True)
 
 
+def expert_choice(logits: Tensor, l: int, shared: int) -> Tensor:
+    """Each prior chooses the l patches where its logit is largest and has weight nowhere else; `shared` serves all.
+
+    Softmax among those that chose a patch and the shared prior, so that a gradient reaches every logit that is used
+    (after Zhou et al. 2022, expert choice routing). Raises ValueError unless l is in 1 .. h x w.
+    """
+    patches = logits.flatten(2)
+    if not 1 <= l <= patches.shape[2]:
+        raise ValueError(f"expert_choice: l must be in 1 .. {patches.shape[2]}, the number of patches, got {l}")
+    keep = torch.zeros_like(patches, dtype=torch.bool).scatter(2, patches.topk(l, 2).indices, True)
+    keep[shared] = True
+    return _softmax_of(logits, keep.view_as(logits))
+
+
 def masked(select: Select, keep: Tensor) -> Select:
     """`select` among the priors `keep` (N,) alone: masked logits, weights exactly 0 for the others."""
     if not bool(keep.any()):
@@ -154,10 +168,10 @@ class Learned(nn.Module):
     """A gate that can be trained: `weigh(look(x, sigma, outputs, data_step))`.
 
     `look` gives maps, images along the first dimension, that do not depend on anything trained; `weigh` the weights
-    (N, B, h, w) from them.
+    (N, B, h, w) from them. A `sharp` one has one weight up to the edge of a patch.
     """
 
-    reads_outputs, skips = False, False
+    reads_outputs, skips, sharp = False, False, False
 
     look: Callable[..., Tensor]
     weigh: Callable[[Tensor], Tensor]
@@ -201,9 +215,11 @@ class Router(Learned):
         select: Select = dense,
         shared: int | None = None,
         skips: bool = False,
+        sharp: bool = False,
     ):
         super().__init__()
-        self.encoder, self.head, self.select, self.shared, self.skips = encoder, head, select, shared, skips
+        self.encoder, self.head, self.select, self.shared = encoder, head, select, shared
+        self.skips, self.sharp = skips, sharp
         if shared is not None:
             self.open = nn.Conv2d(encoder.channels, 1, 1)
             nn.init.zeros_(self.open.weight)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fusionlib import files
 from fusionlib.classical import Identity, TotalVariation
@@ -17,6 +19,7 @@ from fusionlib.ffdnet import ffdnet
 from fusionlib.hsc import hsc
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.priors import PriorBank
+from fusionlib.sky import NPIX
 from fusionlib.srmd import srmd
 from fusionlib.wrappers import VP, Reduced, Restoration
 
@@ -97,6 +100,18 @@ def load(name: str) -> nn.Module:
 def bank(names: Iterable[str]) -> PriorBank:
     """The bank of the named priors, in that order."""
     return PriorBank({name: load(name) for name in names})
+
+
+def flops(prior: nn.Module) -> int:
+    """Floating-point operations of a prior for one image of 64 pixels: those of its convolutions and matrix products.
+
+    Total variation, which has neither, counts as the elementwise operations of its iterations.
+    """
+    if isinstance(prior, TotalVariation):
+        return prior.iterations * 40 * NPIX**2
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        prior(torch.rand(1, 1, NPIX, NPIX), 0.1)
+    return int(counter.get_total_flops())
 
 
 def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:

@@ -11,12 +11,14 @@ from fusionlib.losses import Objective
 from fusionlib.paper import learned, solved
 from fusionlib.paper.method import Method
 
-NOT_TRAINED = ("best", "shared", "typical", "ridge")  # found by a fit, but no parameters
+NOT_TRAINED = ("best", "shared", "typical", "ridge", "kept")  # found by a fit, but no parameters
 Maker = Callable[[str, tuple[str, ...], int, torch.device], Method]
 MAKERS: dict[str, Maker] = {
     "static_simplex": partial(solved.solved, solved.static(True), "baseline"),
     "static_affine": partial(solved.solved, solved.static(False), "baseline"),
-    "closed_form": partial(solved.solved, solved.closed(), "fused"),
+    "closed_form": solved.closed_form,
+    "closed_expert": solved.closed_expert,
+    "priced": solved.priced,
     "unrolled": partial(solved.solved, solved.unrolled(), "fused"),
     "csnet": partial(solved.solved, solved.csnet(), "baseline"),
     "single_identity": partial(solved.control, solved.static(False), solved.with_identity),
@@ -25,7 +27,10 @@ MAKERS: dict[str, Maker] = {
     "closed_levels": partial(solved.control, solved.closed(), solved.at_levels),
     **{kind: partial(learned.learned, build) for kind, build in learned.PARTS.items()},
     "c": partial(learned.learned, learned.strategy_c, objective=Objective(diversity=1e-4)),
+    "b_separate": partial(learned.learned, learned.strategy_b, separate=True),
+    "expert": learned.expert,
     "top": learned.top,
+    "top_p": learned.nucleus,
     "a_meta": partial(learned.learned, learned.strategy_a, meta=True),
     "b_meta": partial(learned.learned, learned.strategy_b, meta=True),
     "lora": learned.low_rank,
@@ -41,7 +46,9 @@ _META = (*_LEARNED, "conditions")
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "static_simplex": ("static", *_SOLVED),
     "static_affine": ("static", *_SOLVED),
-    "closed_form": ("closed", *_SOLVED),
+    "closed_form": ("closed_form", "closed", *_SOLVED),
+    "closed_expert": ("closed_expert", "best_single"),
+    "priced": ("priced", "closed", "shares", *_SOLVED),
     "unrolled": ("unrolled", "closed", *_SOLVED),
     "csnet": ("csnet", *_SOLVED),
     "single_identity": ("static", *_CONTROLS),
@@ -49,7 +56,10 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "closed_single": ("closed", *_CONTROLS),
     "closed_levels": ("closed", *_CONTROLS),
     **{kind: (build.__name__, *_LEARNED) for kind, build in learned.PARTS.items()},
+    "b_separate": ("strategy_b", *_LEARNED),
+    "expert": ("expert", *_LEARNED),
     "top": ("top", "strategy_a", *_LEARNED),
+    "top_p": ("nucleus", "strategy_a", *_LEARNED),
     "a_meta": ("strategy_a", *_META),
     "b_meta": ("strategy_b", *_META),
     "lora": ("low_rank",),
@@ -58,9 +68,10 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "unet": ("unet",),
 }
 USES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("static_simplex", "static_affine", "closed_form"), ("learn",)),
+    **dict.fromkeys(("static_simplex", "static_affine", "closed_form", "priced"), ("learn",)),
+    "closed_expert": ("choice",),
     **dict.fromkeys(("single_identity", "noise_levels", "closed_single", "closed_levels"), ("learn", "oracles")),
-    **dict.fromkeys((*learned.PARTS, "top"), ("learn", "routing", "adapters")),
+    **dict.fromkeys((*learned.PARTS, "b_separate", "expert", "top", "top_p"), ("learn", "routing", "adapters")),
     **dict.fromkeys(("a_meta", "b_meta"), ("meta", "adapters", "families", "interferometer")),
     "unrolled": ("unroll",),
     "csnet": ("csnet",),
@@ -69,6 +80,7 @@ USES: dict[str, tuple[str, ...]] = {
 }
 
 OWN: dict[str, tuple[Any, ...]] = {  # and constants
+    "priced": (files.function_hash("zoo", "flops"),),
     "denoiser": (learned.STEPS,),
     "finetuned": (learned.STEPS,),
     "a_meta": (learned.NOISE, learned.WINDOW),

@@ -18,10 +18,23 @@ from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.learn import MSE, fit_gate
 from fusionlib.losses import Objective
 from fusionlib.meta import fit_meta
-from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, plugged, sigmas_of
+from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
 from fusionlib.paper.solved import best_single
 from fusionlib.pnp import Reconstruction
-from fusionlib.routing import Encoder, Learned, Linear, MultiGate, Router, Voter, affine, cosine_router, top_k
+from fusionlib.routing import (
+    Cosine,
+    Encoder,
+    Learned,
+    Linear,
+    MultiGate,
+    Router,
+    Voter,
+    affine,
+    cosine_router,
+    expert_choice,
+    top_k,
+    top_p,
+)
 from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
 
 WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
@@ -81,10 +94,13 @@ def learned(
     objective: Objective = MSE,
     select: Callable[[Tensor], Tensor] | None = None,
     meta: bool = False,
+    separate: bool = False,
 ) -> Method:
-    """A gate, and adapters, per iteration, stored in half precision; `select` replaces the gate's own when used.
+    """A gate, and adapters, per iteration, stored in half precision; `select` replaces the gate's own when used, and
+    what it gives no weight is not called.
 
-    With `meta` they are meta-learned over other conditions and then adapted to the labelled images.
+    With `meta` they are meta-learned over other conditions and then adapted to the labelled images; with `separate` the
+    gate is fitted first, the adapters after it.
     """
     bank, size = zoo.bank(priors).to(device), cell(argument)
 
@@ -94,7 +110,7 @@ def learned(
         if meta:
             found = fit_meta(bank, data, conditions(device), sigmas, s["lam"], make)
         else:
-            found = fit_gate(bank, data, sigmas, s["lam"], make, objective=objective)
+            found = fit_gate(bank, data, sigmas, s["lam"], make, objective=objective, separate=separate)
         state = {f"{k}.{name}": v.half() for k, part in enumerate(found) for name, v in both(part).state_dict().items()}
         return state | {"shared": torch.tensor(shared)}
 
@@ -104,7 +120,7 @@ def learned(
             own = {n.removeprefix(f"{k}."): v.float() for n, v in fitted.items() if n.startswith(f"{k}.")}
             both(part).load_state_dict(own)
             if select is not None:
-                part[0].select = select  # type: ignore[assignment]
+                part[0].select, part[0].skips = select, True  # type: ignore[assignment]
         adapted = [a for _, a in parts if a is not None]
         staged = adapters.Staged(sigmas, adapted) if adapted else None
         return FusedPrior(bank, Staged(sigmas, [g for g, _ in parts]), staged).to(device)
@@ -120,6 +136,24 @@ def both(part: Part) -> nn.Module:
 def top(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """Strategy A's gate, learned densely (one selected prior gives no gradient), used with its k largest weights."""
     return learned(strategy_a, "image", priors, steps, device, kind="baseline", select=partial(top_k, k=int(argument)))
+
+
+def nucleus(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """Strategy A's gate, learned densely, used with the largest weights that together reach p, as in `image/0.9`."""
+    size, _, p = argument.partition("/")
+    return learned(strategy_a, size, priors, steps, device, select=partial(top_p, p=float(p)))
+
+
+def expert(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """Cosine routing by patch where each prior chooses its own, as in `8/16`: side in pixels, number of patches."""
+    size, l = patches(argument)
+
+    def build(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+        encoder = Encoder(Router.maps, 16, cell)
+        choose = partial(expert_choice, l=l, shared=shared)
+        return Router(encoder, Cosine(encoder.channels, len(priors)), choose, skips=True, sharp=True), None
+
+    return learned(build, str(size), priors, steps, device)
 
 
 @cache

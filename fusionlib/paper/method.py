@@ -63,3 +63,11 @@ def cell(argument: str) -> int | None:
     if argument != "pixel" and not argument.isdigit():
         raise ValueError(f"resolution must be image, pixel or a number of pixels, got {argument!r}")
     return 1 if argument == "pixel" else int(argument)
+
+
+def patches(argument: str) -> tuple[int, int]:
+    """Side of a patch in pixels, and a number of patches, from `side/number` in a method's name."""
+    side, _, number = argument.partition("/")
+    if not (side.isdigit() and number.isdigit()):
+        raise ValueError(f"patches must be given as side/number, such as 8/16, got {argument!r}")
+    return int(side), int(number)

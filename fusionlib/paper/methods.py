@@ -61,9 +61,11 @@ def code(name: str) -> str:
 def resolution(name: str) -> str:
     """What shares a weight in a method: `image`, `pixel`, or a number of pixels."""
     kind, _, argument = name.partition(":")
-    if kind in ("consensus", "a_meta", "b_meta", *learned.PARTS):
+    if kind in ("consensus", "a_meta", "b_meta", "b_separate", *learned.PARTS):
         return argument
-    return "pixel" if kind.startswith("closed") or kind == "unrolled" else "image"
+    if kind in ("expert", "closed_expert", "top_p") or (kind == "closed_form" and argument):
+        return argument.partition("/")[0]
+    return "pixel" if kind.startswith("closed") or kind in ("unrolled", "priced") else "image"
 
 
 def _single(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:

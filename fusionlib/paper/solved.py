@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from fusionlib import metrics, zoo
-from fusionlib.closed_form import ClosedForm
+from fusionlib.choice import ExpertChoice, fit_expert_choice
+from fusionlib.closed_form import Cell, ClosedForm
 from fusionlib.csnet import CsNet, fit_csnet
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Staged, Static
 from fusionlib.learn import fit_closed_form, fit_static
 from fusionlib.oracles import NoiseLevels
-from fusionlib.paper.method import Data, Fitted, Method, Settings, always, plugged, sigmas_of
+from fusionlib.paper.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
 from fusionlib.priors import PriorBank
 from fusionlib.unroll import fit_unrolled
 
@@ -41,9 +42,16 @@ def static(simplex: bool) -> tuple[Solve, Gate]:
     )
 
 
-def closed() -> tuple[Solve, Gate]:
-    """Weights linear in local features."""
-    return fit_closed_form, lambda sigmas, found: ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"])
+def closed(cell: Cell = 1, price: float = 0.0) -> tuple[Solve, Gate]:
+    """Weights linear in local features; with a `price` per hundredth of the bank's operations, of some priors alone."""
+
+    def solve(bank: PriorBank, data: Data, sigmas: list[float], lam: float) -> Fitted:
+        return fit_closed_form(bank, data, sigmas, lam, cell=cell, price=price, cost=shares(bank) if price else ())
+
+    def gate(sigmas: list[float], found: Fitted) -> nn.Module:
+        return ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"], cell=cell, kept=found.get("kept"))
+
+    return solve, gate
 
 
 def unrolled() -> tuple[Solve, Gate]:
@@ -58,6 +66,12 @@ def unrolled() -> tuple[Solve, Gate]:
     return end_to_end, gate
 
 
+def shares(bank: PriorBank) -> list[float]:
+    """What each prior costs, in hundredths of the operations of all (`zoo.flops`)."""
+    each = [zoo.flops(p) for p in bank.priors]
+    return [100 * f / max(sum(each), 1) for f in each]
+
+
 def csnet() -> tuple[Solve, Gate]:
     return (
         lambda bank, data, sigmas, lam: {"theta": fit_csnet(bank, data, sigmas, lam)},
@@ -70,6 +84,33 @@ def solved(
 ) -> Method:
     """A gate over the bank, found along the trajectory."""
     return over(zoo.bank(priors).to(device), how, kind, steps, device)
+
+
+def closed_form(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """`argument`: the resolution (by default pixel), or `coarse`: image, 16, 4 and 1 pixel together."""
+    size = (None, 16, 4, 1) if argument == "coarse" else cell(argument or "pixel")
+    return solved(closed(size), "fused", argument, priors, steps, device)
+
+
+def priced(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """`argument`: dB of the stage's error that a hundredth of the bank's operations has to save."""
+    return solved(closed(price=float(argument)), "fused", argument, priors, steps, device)
+
+
+def closed_expert(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """`argument`: side of a patch in pixels, and how many of them each prior chooses, as in `8/16`."""
+    bank, (size, l) = zoo.bank(priors).to(device), patches(argument)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        shared, sigmas = best_single(s, data, priors, steps, device), sigmas_of(s, steps)
+        found = fit_expert_choice(bank, data, sigmas, s["lam"], cell=size, l=l, shared=shared)
+        return found | {"shared": torch.tensor(shared)}
+
+    def prior(s: Settings, fitted: Fitted) -> nn.Module:
+        router = ClosedForm(torch.tensor(sigmas_of(s, steps)), fitted["router"], fitted["typical"], cell=size)
+        return FusedPrior(bank, ExpertChoice(router, fitted["theta"], l, int(fitted["shared"]))).to(device)
+
+    return plugged(prior, steps, "fused", len(bank), fit)
 
 
 def over(bank: PriorBank, how: tuple[Solve, Gate], kind: str, steps: int, device: torch.device) -> Method:
