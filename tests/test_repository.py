@@ -44,11 +44,11 @@ def test_every_dependency_is_pinned_without_local_tags():
 
 def test_imports_point_downward():
     floors = [
-        "files kerr sky torus families baselines interferometer closures metrics published",
+        "files kerr sky torus families baselines interferometer closures metrics published pmoe",
         "priors networks classical ffdnet srmd dncnn hsc wrappers foreign zoo datasets rings",
         "gates routing groups adapters closed_form fusion",
         "pnp rml mace",
-        "training oracles losses learn csnet lora heldout unroll supervised meta",
+        "training oracles losses learn choice csnet lora heldout unroll supervised meta",
         "paper",
         "__init__",
     ]

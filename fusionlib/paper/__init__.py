@@ -1,10 +1,17 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import figures, headroom, m87, strategies, trained
+from fusionlib.paper import classified, figures, headroom, m87, patched, strategies, trained
 from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
-from fusionlib.paper.profiles import PROFILES, baseline_specs, closure_specs, headroom_specs, strategy_specs
+from fusionlib.paper.profiles import (
+    PROFILES,
+    baseline_specs,
+    closure_specs,
+    headroom_specs,
+    patch_specs,
+    strategy_specs,
+)
 from fusionlib.paper.tables import (
     compare_observation,
     coverage_table,
@@ -20,6 +27,7 @@ __all__ = [
     "Spec",
     "arrays",
     "baseline_specs",
+    "classified",
     "closure_specs",
     "compare_observation",
     "coverage_table",
@@ -31,6 +39,8 @@ __all__ = [
     "observed",
     "output",
     "paired_table",
+    "patch_specs",
+    "patched",
     "prior_of",
     "provenance",
     "save",

@@ -14,6 +14,16 @@ from fusionlib.interferometer import S_REF
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, forest, frame, mosaic, sky_picture
 from fusionlib.paper.figures_m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
+from fusionlib.paper.figures_patches import (
+    fig06_maps,
+    fig06_pareto,
+    fig06_regions,
+    fig06_resolution,
+    fig09_accuracy,
+    fig09_cost,
+    fig09_shape,
+    fig09_success,
+)
 from fusionlib.paper.figures_strategies import curves, weights
 from fusionlib.paper.figures_trained import fig13_data, fig13_families, fig13_losses, fig13_samples
 
@@ -27,6 +37,14 @@ __all__ = [
     "fig01_winners",
     "fig02_convergence",
     "fig02_psnr",
+    "fig06_maps",
+    "fig06_pareto",
+    "fig06_regions",
+    "fig06_resolution",
+    "fig09_accuracy",
+    "fig09_cost",
+    "fig09_shape",
+    "fig09_success",
     "fig10_closures",
     "fig10_families",
     "fig10_m87",

@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from fusionlib.paper import style
 
 
-def _grid(count: int) -> tuple[Figure, np.ndarray]:
-    """Axes for one method each, three in a row."""
-    columns = min(3, count)
+def grid_of(count: int, columns: int = 3) -> tuple[Figure, np.ndarray]:
+    """Axes for one thing each, over iterations."""
+    columns = min(columns, count)
     rows = -(-count // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(style.WIDTH, 2.2 * rows + 0.6), sharex=True, squeeze=False)
     for ax in axes.flat[count:]:
@@ -27,7 +27,7 @@ def _grid(count: int) -> tuple[Figure, np.ndarray]:
 def curves(data: pd.DataFrame) -> Figure:
     """Rows: method, images, iteration, psnr: mean over labelled images and over development images."""
     methods = list(dict.fromkeys(data.method))
-    fig, axes = _grid(len(methods))
+    fig, axes = grid_of(len(methods))
     for ax, method in zip(axes.flat, methods, strict=False):
         for images, dashes in (("labelled", (4, 2)), ("development", (None, None))):
             part = data[(data.method == method) & (data.images == images)]
@@ -46,7 +46,7 @@ def curves(data: pd.DataFrame) -> Figure:
 def weights(data: pd.DataFrame) -> Figure:
     """Rows: method, prior, iteration, weight, lo, hi: mean over images and places, and the middle 80 % of them."""
     methods, priors = list(dict.fromkeys(data.method)), list(dict.fromkeys(data.prior))
-    fig, axes = _grid(len(methods))
+    fig, axes = grid_of(len(methods))
     for ax, method in zip(axes.flat, methods, strict=False):
         for prior in priors:
             part = data[(data.method == method) & (data.prior == prior)]

@@ -246,9 +246,8 @@ def strategy_specs(
                 continue
             if method == "finetuned" and not any(name in NETWORKS for name in bank):
                 continue
-            kind = method.partition(":")[0]
-            grid = p.grid[{"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")]
-            rows.append(replace(like, method=method, grid=grid, priors=() if kind in NO_PRIORS else bank))
+            members = () if method in NO_PRIORS else bank
+            rows.append(replace(like, method=method, grid=p.grid[grid_of(method)], priors=members))
     few = [s for s in rows if s.method == "static_affine" and s.coverage < 1]
     rows += [replace(s, method=method) for s in few for method in PARTIAL]
     if profile == "wide":
@@ -256,7 +255,77 @@ def strategy_specs(
     return list(dict.fromkeys(rows))
 
 
-LEARNED = ("unrolled", "a", "b", "c", "mgpf", "gradient", "top", "a_meta", "b_meta", "lora")
+RESOLVED = (
+    *(f"a:{side}" for side in ("image", "16", "8", "4", "pixel")),
+    *(f"{kind}:{side}" for kind in ("b", "c") for side in ("image", "8", "pixel")),
+    *(f"closed_form:{side}" for side in ("image", "16", "8", "4", "coarse")),
+    *("closed_form", "b_separate:8"),
+)
+CHOSEN = tuple(f"{kind}:8/{l}" for kind in ("expert", "closed_expert") for l in (4, 16, 32))
+PRICED = ("priced:0.0003", "priced:0.001", "priced:0.003", "priced:0.01")
+NUCLEI = ("top_p:image/0.5", "top_p:image/0.7", "top_p:image/0.9", "top_p:8/0.9")
+FAR = ("closed_form:image", "closed_form:8", "closed_form", "closed_form:coarse", "a:image", "a:pixel", *PRICED[1:3])
+FEW = ("closed_form:image", "closed_form:8", "closed_form", "a:image", "a:pixel")
+IN_LOCAL = ("average", "static_affine", "closed_form", "expert:16/2", "expert:16/4")
+
+
+def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
+    """Chapter 06: strategies at every resolution, who chooses, what is skipped; some with the bank less the torus, some
+    at the least coverage, and with the bank `local` those that compute by patch."""
+    p = profile_of(profile)
+    banks = [*banks_of(priors), BANKS["local"]]
+    rows: list[Spec] = []
+    for k, bank in enumerate(banks):
+        base = [s for s in baseline_specs(profile, bank, sky=sky) if s.method.startswith("single:")]
+        local = k == len(banks) - 1
+        least = min(p.coverages)
+        rows += [s for s in base if s.coverage == 1.0 or (s.coverage == least and not local)]
+        for coverage in (1.0, least):
+            like = next(s for s in base if s.coverage == coverage)
+            everything = (*RESOLVED, *CHOSEN, *PRICED, *NUCLEI, "static_affine")
+            wanted = IN_LOCAL if local else everything if k == 0 else FAR
+            wanted = wanted if coverage == 1.0 else () if local else FEW[: 5 if k == 0 else 3]
+            if profile == "smoke":
+                wanted = tuple(m for m in wanted if m in SMOKE_PATCHES) if coverage == 1.0 else ()
+            if set(bank) == {"identity"}:
+                wanted = ()
+            for method in wanted:
+                grid = p.grid["hqs" if method == "average" else grid_of(method)]
+                rows.append(replace(like, method=method, priors=bank, grid=grid))
+    return list(dict.fromkeys(rows))
+
+
+SMOKE_PATCHES = (
+    "closed_form:image",
+    "closed_form:pixel",
+    "a:image",
+    "closed_expert:8/16",
+    "priced:0.001",
+    "expert:16/2",
+)
+
+
+def grid_of(method: str) -> str:
+    """Which grid of a profile tunes a method that is fitted."""
+    kind = method.partition(":")[0]
+    return {"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")
+
+
+LEARNED = (
+    "unrolled",
+    "a",
+    "b",
+    "c",
+    "mgpf",
+    "gradient",
+    "top",
+    "a_meta",
+    "b_meta",
+    "lora",
+    "b_separate",
+    "expert",
+    "top_p",
+)
 
 
 def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]:
@@ -322,6 +391,8 @@ CHAPTERS = [
     ),
     Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
+    Chapter("06_patch_routing", patch_specs, {"smoke": 90, "quick": 400, "paper": 14400}),
+    Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]

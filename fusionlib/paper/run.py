@@ -75,7 +75,18 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         )
     jobs: dict[str, tuple[str, list[str]]] = {}
     graph: dict[str, tuple[str, str, list[str]]] = {}
-    parts = ("chapter", "figures", "tables", "profiles", "headroom", "strategies", "m87", "trained")
+    parts = (
+        "chapter",
+        "figures",
+        "tables",
+        "profiles",
+        "headroom",
+        "strategies",
+        "m87",
+        "trained",
+        "patched",
+        "classified",
+    )
     code = files.code_hash(*(f"paper.{part}" for part in parts))
     for chapter in chapters:
         if profile not in chapter.budget:

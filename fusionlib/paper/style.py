@@ -43,12 +43,29 @@ COLORS = {
     "lora": "#8C6D31",
     "a:image": "#1F78B4",
     "a:8": "#4A98C9",
+    "a:16": "#3A8BC2",
+    "a:4": "#5BA3D0",
     "a:pixel": "#6BAED6",
     "mgpf:image": "#6A51A3",
     "a_meta:image": "#08306B",
     "b:image": "#33A02C",
     "b_meta:image": "#00441B",
+    "b:8": "#55B54C",
+    "b:pixel": "#77C76E",
+    "b_separate:8": "#238443",
     "c:image": "#FF7F00",
+    "c:8": "#FF9933",
+    "c:pixel": "#FFB266",
+    **{f"closed_form:{k}": "#B30059" for k in ("image", "16", "8", "4")},
+    "closed_form:coarse": "#67001F",
+    **{f"priced:{p}": "#DD1C77" for p in ("0.0003", "0.001", "0.003", "0.01")},
+    **{f"top_p:image/{p}": "#41B6C4" for p in ("0.5", "0.7", "0.9")},
+    "top_p:8/0.9": "#41B6C4",
+    **{f"expert:{k}": "#6A51A3" for k in ("8/4", "8/16", "8/32", "16/2", "16/4")},
+    **{f"closed_expert:{k}": "#980043" for k in ("8/4", "8/16", "8/32")},
+    "single:local_photographs": "#0072B2",
+    "single:local_galaxies": "#56B4E9",
+    "single:local_torus": "#009E73",
 }
 LABELS = {
     "single:identity": "data only (identity)",
@@ -94,6 +111,24 @@ LABELS = {
     "b:image": "B, image",
     "b_meta:image": "B, image, meta-learned",
     "c:image": "C, image",
+    "a:16": "A, 16 px",
+    "a:4": "A, 4 px",
+    "b:8": "B, 8 px",
+    "b:pixel": "B, pixel",
+    "b_separate:8": "B, 8 px, gate first",
+    "c:8": "C, 8 px",
+    "c:pixel": "C, pixel",
+    "closed_form:image": "closed form, image (ours)",
+    **{f"closed_form:{k}": f"closed form, {k} px (ours)" for k in ("16", "8", "4")},
+    "closed_form:coarse": "closed form, coarse to fine (ours)",
+    **{f"priced:{p}": f"closed form, price {p} (ours)" for p in ("0.0003", "0.001", "0.003", "0.01")},
+    **{f"top_p:image/{p}": f"A, image, p = {p}" for p in ("0.5", "0.7", "0.9")},
+    "top_p:8/0.9": "A, 8 px, p = 0.9",
+    **{f"expert:{a}/{l}": f"expert choice, {l} of {a} px" for a, l in ((8, 4), (8, 16), (8, 32), (16, 2), (16, 4))},
+    **{f"closed_expert:8/{l}": f"expert choice, {l} of 8 px, closed form" for l in (4, 16, 32)},
+    "single:local_photographs": "photographs, 15 px",
+    "single:local_galaxies": "galaxies, 15 px",
+    "single:local_torus": "thick torus, 15 px",
 }
 COVERAGE_COLORS = {1.0: "#0072B2", 0.3: "#009E73", 0.1: "#CC79A7"}
 
@@ -108,6 +143,7 @@ MARKERS = {
     "ceiling": "v",
 }
 SHORT = {"tv": "TV", "ffdnet": "FFDNet", "sr": "SR", "rml": "RML", "closed_form": "closed form", "unet": "U-Net"}
+SHORT |= {"local_photographs": "photographs", "local_galaxies": "galaxies", "local_torus": "torus"}
 SHORT |= {"static_affine": "static, free", "static_simplex": "static, simplex"}
 
 

@@ -1,0 +1,209 @@
+"""Chapter 06: what weights by patch are worth, what skipping priors costs and saves, and who is trusted where."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from fusionlib import metrics, zoo
+from fusionlib.fusion import FusedPrior
+from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, scores, tuned
+from fusionlib.paper.strategies import Run
+from fusionlib.paper.tables import bank_name, score_table
+from fusionlib.pnp import Reconstruction
+from fusionlib.priors import in_patches
+from fusionlib.sky import NPIX
+
+BRIGHT = 0.25  # of an image's peak: what is the ring
+REGIONS = ("ring", "core", "empty sky")
+SIDES = {"image": NPIX, "16": 16, "8": 8, "4": 4, "pixel": 1}
+CLOSED = ["closed_form", *(f"closed_form:{v}" for v in SIDES)]
+
+
+def resolution_table(specs: Sequence[Spec], banks: Sequence[Sequence[str]], costs: pd.DataFrame) -> pd.DataFrame:
+    """SCHEMA, and `choice` (token, expert), `l` patches per prior, `p`; `flops` per image, `ms` where measured."""
+    parts = []
+    for bank in banks:
+        mine = [s for s in specs if s.priors == tuple(bank) or (len(s.priors) == 1 and s.priors[0] in bank)]
+        parts.append(score_table([s for s in mine if not _elsewhere(s, bank)], bank))
+    found = pd.concat(parts, ignore_index=True)
+    extra = [choice_of(m) for m in found.method]
+    found = found.assign(choice=[e[0] for e in extra], l=[e[1] for e in extra], p=[e[2] for e in extra])
+    return found.merge(
+        costs[["method", "bank", "coverage", "flops", "ms"]], how="left", on=["method", "bank", "coverage"]
+    )
+
+
+def _elsewhere(s: Spec, bank: Sequence[str]) -> bool:
+    """Whether it is at a coverage at which the bank has no single prior to compare with: identity is in all banks."""
+    return s.priors == ("identity",) and s.coverage < 1 and tuple(bank) == zoo.BANKS["local"]
+
+
+def choice_of(method: str) -> tuple[str, float, float]:
+    """Who chooses, the number of patches per prior, and p, from a method's name."""
+    kind, _, argument = method.partition(":")
+    number = argument.partition("/")[2]
+    if kind in ("expert", "closed_expert"):
+        return "expert", float(number), np.nan
+    return "token", np.nan, float(number) if kind == "top_p" else np.nan
+
+
+def cost_table(specs: Sequence[Spec], n: int, repeats: int = 3) -> pd.DataFrame:
+    """method, bank, coverage, psnr, flops (of the priors, per image, whole loop), ms (per image, whole loop).
+
+    `n` development images as one batch; the least of `repeats` times, methods taken in turn.
+    """
+    prepared: list[Any] = []
+    best: dict[Spec, tuple[float, Reconstruction]] = {}
+    for s in specs:
+        array = arrays(s)[0]
+        truth, y = observed(s, "dev", n, 0, array)
+        prepared.append((s, method_of(s), tuned(s), array, truth, y))
+    for _ in range(repeats):
+        for s, method, (settings, _, fitted), array, truth, y in prepared:
+            began = time.perf_counter()
+            result = method.run(settings, fitted, array, y, truth, None)
+            seconds = time.perf_counter() - began
+            best[s] = min(best.get(s, (np.inf, result)), (seconds, result), key=lambda found: found[0])
+    rows = []
+    for s, method, (settings, _, fitted), _, truth, _ in prepared:
+        seconds, result = best[s]
+        prior = method.prior(settings, fitted) if method.prior else None
+        rows.append(
+            {"method": s.method, "bank": bank_name(s.priors), "coverage": s.coverage}
+            | {"psnr": float(metrics.psnr(result.image, truth).mean())}
+            | {"flops": operations(prior, result, s.priors) / n, "ms": 1e3 * seconds / n}
+        )
+    return pd.DataFrame(rows)
+
+
+def operations(prior: torch.nn.Module | None, result: Reconstruction, names: Sequence[str]) -> float:
+    """Floating-point operations of the priors over a loop, all images: of what was called, or computed by patch."""
+    each = torch.tensor([float(zoo.flops(zoo.load(name))) for name in names])
+    if "kept" not in result.record:  # one prior
+        return float(each.sum()) * len(result.record["chi2"]) * len(result.image)
+    if not isinstance(prior, FusedPrior) or not (prior.gate.skips or getattr(prior.gate, "calls", None)):
+        steps, _, images = result.record["kept"].shape
+        return float(each.sum()) * steps * images
+    calls = result.record["kept"].float().sum(2)  # (K, N)
+    if getattr(prior.gate, "sharp", False) and prior.gate.skips:
+        some = result.record["weights"] != 0  # (K, N, B, h, w)
+        side = result.image.shape[-1] // some.shape[-1]
+        for i, one in enumerate(prior.bank.priors):
+            halo = getattr(one, "halo", None)
+            if halo is not None:
+                window = (min(side + 2 * int(halo), result.image.shape[-1]) / result.image.shape[-1]) ** 2
+                whole = some[:, i].flatten(1).all(1)  # then it is one call
+                calls[:, i] = torch.where(whole, calls[:, i], some[:, i].flatten(1).sum(1) * window)
+    return float((calls.cpu() * each).sum())
+
+
+def side_table(scored: pd.DataFrame) -> pd.DataFrame:
+    """family, bank, coverage, side [px], gain, lo, hi: the rows of token choice whose resolution alone differs."""
+    found = scored[scored.method.isin([f"{k}:{v}" for k in "abc" for v in SIDES] + CLOSED)]
+    return pd.DataFrame(
+        {
+            "family": found.method.str.partition(":")[0],
+            "bank": found.bank,
+            "coverage": found.coverage,
+            "side": [SIDES[str(v)] for v in found.resolution],
+            "gain": found.delta_best_single,
+            "lo": found.delta_lo,
+            "hi": found.delta_hi,
+        }
+    )[found.bank.to_numpy() != "local"]
+
+
+def saving_table(costs: pd.DataFrame) -> pd.DataFrame:
+    """method, bank, against, flops and ms saved (shares), and PSNR given up, of what skips, by the dense gate."""
+    rows = []
+    for row in costs.itertuples():
+        dense = {"priced": "closed_form", "top_p": "a:image"}.get(str(row.method).partition(":")[0])
+        base = costs[(costs.bank == row.bank) & (costs.method == dense) & (costs.coverage == row.coverage)]
+        if len(base):
+            b = base.iloc[0]
+            rows.append((row.method, row.bank, dense, 1 - row.flops / b.flops, 1 - row.ms / b.ms, b.psnr - row.psnr))
+    return pd.DataFrame(rows, columns=["method", "bank", "against", "flops_saved", "time_saved", "psnr_lost"])
+
+
+def window_table(n: int, sides: Sequence[int] = (16, 32), repeats: int = 5) -> pd.DataFrame:
+    """prior, side, patches, flops, time: of the networks of bank `local` on some patches of `n` images, over the same
+    on whole images; operations as counted from the windows, time as measured."""
+    rows = []
+    x = torch.rand(n, 1, NPIX, NPIX, generator=torch.Generator().manual_seed(0)).to(device())
+    sigma = torch.full((n,), 0.1, device=x.device)
+    for name in zoo.BANKS["local"]:
+        prior = zoo.load(name).to(device())
+        if not zoo.flops(prior):
+            continue
+        for side in sides:
+            for count in (1, 2, 4):
+                keep = torch.zeros(n, NPIX // side, NPIX // side, dtype=torch.bool, device=x.device)
+                keep.view(n, -1)[:, :count] = True
+                whole, some = np.inf, np.inf
+                with torch.inference_mode():
+                    for _ in range(repeats):
+                        began = time.perf_counter()
+                        prior(x, sigma)
+                        between = time.perf_counter()
+                        in_patches(prior, x, sigma, keep, name)
+                        whole, some = min(whole, between - began), min(some, time.perf_counter() - between)
+                share = count * (min(side + 2 * prior.halo, NPIX) / NPIX) ** 2  # type: ignore[operator]
+                rows.append((name, side, count, share, some / whole))
+    return pd.DataFrame(rows, columns=["prior", "side", "patches", "flops", "time"])
+
+
+def paired_gains(specs: Sequence[Spec], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """method, minus, bank, coverage, gain, lo, hi: paired differences with their 95 % bootstrap intervals."""
+    found = {(s.method, s.priors, s.coverage): s for s in specs if s.seed == 0}
+    rows = []
+    for (method, priors, coverage), s in found.items():
+        for fine, coarse in pairs:
+            other = found.get((coarse, priors, coverage))
+            if method == fine and other is not None:
+                gain = metrics.bootstrap((scores(s)["psnr"] - scores(other)["psnr"]).mean(0)[None])
+                rows.append((fine, coarse, bank_name(priors), coverage, *gain))
+    return pd.DataFrame(rows, columns=["method", "minus", "bank", "coverage", "gain", "lo", "hi"])
+
+
+def regions(truth: Tensor) -> Tensor:
+    """Ring, core and empty sky of each image, bool (3, B, H, W): what is brighter than a quarter of the peak after a
+    blur, what that encloses, and the rest."""
+    smooth = metrics.smooth(truth, 1.0)[:, 0]
+    bright = smooth > BRIGHT * smooth.amax((1, 2), keepdim=True)
+    filled = torch.from_numpy(np.stack([ndimage.binary_fill_holes(b) for b in bright.cpu().numpy()])).to(bright)
+    return torch.stack([bright, filled & ~bright, ~filled])
+
+
+def region_table(found: Sequence[Run]) -> pd.DataFrame:
+    """method, prior, region, iteration, weight, lo, hi: means per development image, and the middle 80 % of these."""
+    rows = []
+    for run in found:
+        if run.images != "development":
+            continue
+        parts, (steps, _, _, h, _) = regions(run.truth), run.weights.shape
+        wide = run.weights.repeat_interleave(run.truth.shape[-1] // h, 3).repeat_interleave(run.truth.shape[-1] // h, 4)
+        for name, part in zip(REGIONS, parts, strict=True):
+            there = part.flatten(1).any(1)
+            inside = part[there].float()
+            mean = (wide[:, :, there] * inside).sum((3, 4)) / inside.sum((1, 2))  # (K, N, B)
+            low, high = mean.quantile(0.1, 2), mean.quantile(0.9, 2)
+            rows += [
+                (run.spec.method, prior, name, k + 1, float(mean[k, i].mean()), float(low[k, i]), float(high[k, i]))
+                for k in range(steps)
+                for i, prior in enumerate(run.spec.priors)
+            ]
+    return pd.DataFrame(rows, columns=["method", "prior", "region", "iteration", "weight", "lo", "hi"])
+
+
+def weight_maps(run: Run, n: int) -> dict[str, np.ndarray]:
+    """`truth` (n, H, W), `weights` (n, N, H, W) in the middle of the loop, `name` (N,)."""
+    w = run.weights[len(run.weights) // 2, :, :n].transpose(0, 1)
+    side = run.truth.shape[-1] // w.shape[-1]
+    wide = w.repeat_interleave(side, 2).repeat_interleave(side, 3)
+    return {"truth": run.truth[:n, 0].cpu().numpy(), "weights": wide.cpu().numpy(), "name": np.array(run.spec.priors)}

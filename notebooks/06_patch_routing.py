@@ -1,0 +1,143 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · Routing by patch
+#
+# **How finely should weights be chosen, who should choose, and which priors need not be called at all?**
+#
+# A weight can be shared by the whole image, by patches of 16, 8 or 4 pixels (interpolated between their centres), or
+# belong to one pixel; the same code does all of them. Either each patch weighs the priors (*token choice*), or each
+# prior picks its l patches and a shared prior, the one that is best alone, serves the rest (*expert choice*, as in
+# pMoE, chapter 09). And what has no weight need not be computed: priors are skipped per iteration where the fit finds
+# that they are not worth their operations, per image where a gate that reads the image gives them nothing, and in the
+# bank `local`, whose networks see 14 pixels, per patch.
+
+# %%
+import torch
+
+from fusionlib import paper, zoo
+from fusionlib.paper import patched, strategies
+
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+
+# %% tags=["parameters"]
+profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
+priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
+sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
+
+# %%
+out = paper.output(profile)
+found, lacking = zoo.available(priors)
+specs = paper.patch_specs(profile, found, sky=sky)
+facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
+
+# %% [markdown]
+# ## What it costs
+#
+# Floating-point operations of the priors and wall time, both per image and for the whole loop, on a batch of
+# development images (32 in the quick profile), every method in turn in one process, the least of three times. Times
+# are of the machine that ran this chapter; operations are not.
+
+# %%
+full = [s for s in specs if s.coverage == 1.0 and s.seed == specs[0].seed]
+costs = patched.cost_table(full, 32 if profile != "smoke" else 2, repeats=3 if profile != "smoke" else 1)
+paper.write_table(costs, "tab06_cost", out)
+
+# %% [markdown]
+# ## How finely
+#
+# All rows, on development images. `choice` is who chooses, `l` the patches each prior picks, `p` the share of weight
+# that is kept.
+
+# %%
+banks = [*paper.headroom.banks_of(found), zoo.BANKS["local"]]
+table = patched.resolution_table(specs, banks, costs)
+paper.write_table(table, "tab06_resolution", out)
+table.drop(columns=["regime", "seed", "n_test"]).sort_values(["bank", "coverage", "psnr"], ascending=False).round(3)
+
+# %%
+sides = patched.side_table(table)
+paper.save(paper.figures.fig06_resolution, sides, out, **facts)
+
+# %% [markdown]
+# Gains of patch and pixel over one weight per image, the same strategy on the same images (95 % intervals).
+
+# %%
+pairs = [
+    *((f"a:{side}", "a:image") for side in ("16", "8", "4", "pixel")),
+    *((f"{kind}:{side}", f"{kind}:image") for kind in ("b", "c") for side in ("8", "pixel")),
+    *((f"closed_form:{side}", "closed_form:image") for side in ("16", "8", "4", "coarse")),
+    ("closed_form", "closed_form:image"),
+    ("b_separate:8", "b:8"),
+]
+gains = patched.paired_gains(specs, pairs)
+paper.write_table(gains, "tab06_gains", out)
+gains.round(3)
+
+# %% [markdown]
+# ## What can be skipped
+#
+# `price` is in dB of a stage's predicted error that a hundredth of the bank's operations has to save; a fit drops, one
+# by one, the priors that do not. Strategy A's gate reads the image before any prior is called: of its weights only the
+# largest that together reach p are kept.
+
+# %%
+kept = ["closed_form", "a:image", "average"]
+shown = costs[costs.method.isin(kept) | costs.method.str.contains("priced|top_p:image")]
+paper.save(paper.figures.fig06_pareto, shown[shown.bank != "local"], out, **facts)
+
+# %%
+saved = patched.saving_table(costs)
+paper.write_table(saved, "tab06_savings", out)
+saved.round(3)
+
+# %% [markdown]
+# ## Only some patches
+#
+# In the bank `local` a prior is computed in the patches it chose, with the 6 pixels around them that it looks at: the
+# result is the same to rounding (tested), the operations are those of the windows. The same networks are timed on all
+# patches and on a share of them.
+
+# %%
+windows = patched.window_table(32 if profile != "smoke" else 2)
+paper.write_table(windows, "tab06_windows", out)
+windows.round(3)
+
+# %% [markdown]
+# ## Who is trusted where
+#
+# Weights of the closed-form pixel gate on development images, in the middle of the loop; sign-free, so that some are
+# negative. Then their means over the ring (brighter than a quarter of the peak after a blur of one pixel), the core it
+# encloses, and the empty sky: lines are means over images, bands the middle 80 %.
+
+# %%
+mine = strategies.of(full, ["closed_form"], found)
+runs = strategies.runs(mine, 4 * paper.PROFILES[profile].n_show)
+if runs:
+    paper.save(paper.figures.fig06_maps, patched.weight_maps(runs[1], 2), out, **facts | {"split": "dev"})
+
+# %%
+where = patched.region_table(runs)
+paper.write_table(where, "tab06_regions", out)
+if runs:
+    paper.save(paper.figures.fig06_regions, where, out, **facts | {"split": "dev"})
+
+# %% [markdown]
+# ## Coarse to fine
+#
+# The second seed asks for hierarchies of patches. For images that is a gate whose weights are a sum over scales: one
+# for the image, one per 16 and per 4 pixels, one per pixel (`closed_form:coarse`), four times the coefficients of the
+# pixel gate in one ridge. Its gain over one weight per image stands beside the others above. Its other outlook,
+# fragments of text as patches, has no counterpart here: the priors are of images.
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+paper.show(paper.provenance(chapter="06_patch_routing", profile=profile, priors=found, sky=sky, split=facts["split"]))
