@@ -169,7 +169,12 @@ def test_bank_computes_what_is_kept_and_nothing_else():
     assert torch.equal(out[0, [0, 2]], 2 * z[[0, 2]]) and not out[0, 1].any() and not out[1].any()
     patches = torch.zeros(2, 3, 4, 4, dtype=torch.bool)
     patches[1, 1, 2, 2] = True
-    assert torch.equal(bank(z, 0.1, keep=patches)[1, 1], 2 * z[1]) and second.calls == 1
+    patch = (slice(None), slice(32, 48), slice(32, 48))
+    kept = bank(z, 0.1, keep=patches)[1, 1]
+    assert torch.equal(kept[patch], 2 * z[1][patch]) and second.calls == 1
+    assert kept.count_nonzero() == kept[patch].count_nonzero()
+    second.halo = None  # a prior that does not say what it looks at runs on the whole image
+    assert torch.equal(bank(z, 0.1, keep=patches)[1, 1], 2 * z[1]) and second.calls == 2
     with pytest.raises(ValueError, match="keep is"):
         bank(z, 0.1, keep=keep[:, :2])
 

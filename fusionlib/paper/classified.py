@@ -102,7 +102,12 @@ def rate_of(cell: Cell) -> float:
 
 def result(cell: Cell) -> Record:
     """accuracy, hit (trials,): on 1,000 test samples; rate, flops of a sample, bytes and seconds of training."""
-    return stored(files.digest([asdict(cell), _CODE]), lambda: _result(cell))
+    return stored(key_of(cell), lambda: _result(cell))
+
+
+def key_of(cell: Cell) -> str:
+    """Name of a cell's record."""
+    return files.digest([asdict(cell), _CODE])
 
 
 def _result(cell: Cell) -> Record:
@@ -228,3 +233,9 @@ def by_levels(profile: str) -> list[Cell]:
         for N in s.few
         for c in (0, 1, 2, 3)
     ]
+
+
+def keys(profile: str) -> list[str]:
+    """Names of all records of the chapter."""
+    parts = (by_samples, by_chosen, by_experts, by_neurons, by_patches, by_levels)
+    return list(dict.fromkeys(key_of(cell) for part in parts for cell in part(profile)))

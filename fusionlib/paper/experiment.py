@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from fusionlib import files, metrics, rings, sky, zoo
@@ -237,6 +238,7 @@ def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
 # --- computed, or found ---
 
 Record = dict[str, np.ndarray]
+FIT = "fit_"
 
 
 def store_paths(key: str) -> list[Path]:
@@ -245,16 +247,30 @@ def store_paths(key: str) -> list[Path]:
 
 
 def stored(key: str, compute: Callable[[], Record]) -> Record:
-    """The record named `key`, from a store if it is there, else computed and stored."""
+    """The record named `key`, from a store if it is there, else computed and stored: what was fitted (`fit_...`) as
+    safetensors, the rest beside it."""
     for path in store_paths(key):
         if path.exists():
-            with np.load(path) as z:
-                return dict(z)
+            return read(path)
     path = files.folder("build", "scores") / f"{key}.npz"
     record = compute()
+    fit = {k.removeprefix(FIT): np.ascontiguousarray(v) for k, v in record.items() if k.startswith(FIT)}
+    if fit:
+        with files.replacing(path.with_suffix(".safetensors")) as aside:
+            save_file(fit, aside)
     with files.replacing(path) as aside, open(aside, "wb") as out:
-        np.savez_compressed(out, **record)  # type: ignore[arg-type]
+        np.savez_compressed(out, **{k: v for k, v in record.items() if not k.startswith(FIT)})  # type: ignore[arg-type]
     return record
+
+
+def read(path: Path) -> Record:
+    """A stored record. Raises ValueError where a file of it is broken."""
+    fit = path.with_suffix(".safetensors")
+    try:
+        with np.load(path) as z:
+            return dict(z) | ({FIT + k: v for k, v in load_file(fit).items()} if fit.exists() else {})
+    except Exception as error:
+        raise ValueError(f"record {path} is broken ({error}); delete it, it is computed anew") from None
 
 
 def tuning(spec: Spec) -> Spec:
@@ -265,7 +281,7 @@ def tuning(spec: Spec) -> Spec:
 def tuned(spec: Spec) -> tuple[Settings, float, Fitted]:
     """`tune(spec)`, stored."""
     record = scores(tuning(spec))
-    fitted = {k.removeprefix("fit_"): torch.from_numpy(v) for k, v in record.items() if k.startswith("fit_")}
+    fitted = {k.removeprefix(FIT): torch.from_numpy(v) for k, v in record.items() if k.startswith(FIT)}
     return settings_of(record), float(record["psnr_train"]), fitted
 
 
@@ -282,7 +298,7 @@ def _tuning(spec: Spec) -> Record:
     began = time.perf_counter()
     settings, psnr, fitted = tune(spec)
     return {f"set_{k}": np.array(v) for k, v in settings.items()} | {
-        **{f"fit_{k}": v.cpu().numpy() for k, v in fitted.items()},
+        **{f"{FIT}{k}": v.cpu().numpy() for k, v in fitted.items()},
         "psnr_train": np.array(psnr),
         "job_seconds": np.array(time.perf_counter() - began),
     }

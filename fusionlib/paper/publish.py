@@ -12,7 +12,7 @@ import nbformat
 import pandas as pd
 
 from fusionlib import files
-from fusionlib.paper import drawing, figures, style
+from fusionlib.paper import classified, drawing, figures, style
 from fusionlib.paper.experiment import record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import CHAPTERS, chapters_of, profile_of
@@ -159,25 +159,28 @@ def publish(profile: str) -> None:
 
 def _publish_scores(folder: Path, profile: str) -> None:
     """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's run
-    and of the wide one, of the others those at partial coverage and of uncalibrated data, so that a fresh checkout has
-    less to compute; what is stale goes. Fits of more than LARGE bytes (networks) stay here, their scores go instead."""
+    and of the wide one, of the others those at partial coverage and of uncalibrated data; what chapter 09 trains. So a
+    fresh checkout has less to compute. What is stale goes. Fits of more than LARGE bytes (networks) stay here, their
+    scores go instead."""
     kept = set()
     for name in {profile, "quick", "wide", "paper"}:
         for spec in (s for chapter in chapters_of(name) for s in chapter.specs(name)):
-            fit = store_paths(record_key(tuning(spec)))[0]
+            fit = store_paths(record_key(tuning(spec)))[0].with_suffix(".safetensors")
             large = fit.exists() and fit.stat().st_size > LARGE
             score = record_key(spec)
             slow = large or spec.coverage < 1 or spec.regime == "uncalibrated" or name in ("wide", "paper")
             kept |= {score} if slow or (folder / f"{score}.npz").exists() else set()
             kept |= set() if large else {fit.stem}
+    kept |= set(classified.keys(profile))
     folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.npz"):
+    for old in folder.iterdir():
         if old.stem not in kept:
             old.unlink()
     for key in kept:
         mine, published = store_paths(key)
-        if mine.exists() and not published.exists():
-            shutil.copy(mine, published)
+        for suffix in (".safetensors", ".npz"):
+            if mine.with_suffix(suffix).exists() and not published.exists():
+                shutil.copy(mine.with_suffix(suffix), published.with_suffix(suffix))
 
 
 def _tex(frame: pd.DataFrame) -> str:
