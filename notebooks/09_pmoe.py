@@ -18,11 +18,12 @@
 # routing values), and the plain CNN of m neurons that reads every patch. Beside them a conventional mixture, in which
 # each whole sample goes to one of four such CNNs of m / 4 neurons.
 #
-# Data: scikit-learn's 8 x 8 digits composed on a grid, one of them a 1 or a 0, the label, the others 2 to 9; MNIST
-# composed likewise; and the construction of the theory (orthonormal patterns). Digits of the test samples are in no
-# training sample. Patches are centred on the mean of the training digits and have norm 1. Every arm gets its learning
-# rate from the same six, on samples of its own; the model of the last epoch is tested, on 1,000 samples, and every
-# number is of 20 trials, each with training samples of its own (intervals: 95 % bootstrap over trials).
+# Data: scikit-learn's 8 x 8 digits composed on a grid, one of them a 1 or a 0, the label, the others 2 to 9; MNIST,
+# halved to 14 x 14, composed likewise; and the construction of the theory (orthonormal patterns). Digits of the test
+# samples are in no training sample. Patches are centred on the mean of the training digits and have norm 1. Every arm
+# gets its learning rate from the same six, on samples of its own; the model of the last epoch is tested, on 1,000
+# samples, and every number is of 20 trials, each with training samples of its own (intervals: 95 % bootstrap over
+# trials).
 
 # %%
 import pandas as pd

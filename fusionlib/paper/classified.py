@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 from fusionlib import files, metrics, pmoe
@@ -76,7 +77,7 @@ def arms(n: int = 16, m: int = 40) -> list[Arm]:
 def _digits(data: str) -> tuple[Digits, Digits]:
     if data == "mnist":
         table = torch.from_numpy(pd.read_csv(fetch(MNIST_5K), header=None).to_numpy(np.float32))
-        images, labels = table[:, :784], table[:, 784]
+        images, labels = F.avg_pool2d(table[:, :784].view(-1, 1, 28, 28), 2), table[:, 784]
     else:
         from sklearn.datasets import load_digits
 
@@ -183,7 +184,7 @@ def cost_table(cells: Sequence[Cell]) -> pd.DataFrame:
     found = table([c for c in cells if c.data == "digits" and c.n == 16])
     base = found[found.arm == "cnn"].set_index(["N", "m"])
     like = np.array([key in base.index for key in zip(found.N, found.m, strict=True)])
-    rows = found[(found.arm != "cnn") & like]
+    rows = found[found.arm.isin(["separate", "joint"]) & like]
     N = rows.N.max()
     rows = rows[rows.N == N].drop_duplicates(["arm", "l", "k"])
     over = base.loc[list(zip(rows.N, rows.m, strict=True))]
