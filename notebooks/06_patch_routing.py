@@ -71,7 +71,7 @@ paper.save(paper.figures.fig06_resolution, sides, out, **facts)
 # %%
 pairs = [
     *((f"a:{side}", "a:image") for side in ("16", "8", "4", "pixel")),
-    *((f"{kind}:{side}", f"{kind}:image") for kind in ("b", "c") for side in ("8", "pixel")),
+    *((f"{kind}:8", f"{kind}:image") for kind in ("b", "c")),
     *((f"closed_form:{side}", "closed_form:image") for side in ("16", "8", "4", "coarse")),
     ("closed_form", "closed_form:image"),
     ("b_separate:8", "b:8"),

@@ -29,19 +29,16 @@ def resolution_table(specs: Sequence[Spec], banks: Sequence[Sequence[str]], cost
     """SCHEMA, and `choice` (token, expert), `l` patches per prior, `p`; `flops` per image, `ms` where measured."""
     parts = []
     for bank in banks:
-        mine = [s for s in specs if s.priors == tuple(bank) or (len(s.priors) == 1 and s.priors[0] in bank)]
-        parts.append(score_table([s for s in mine if not _elsewhere(s, bank)], bank))
+        mine = [s for s in specs if s.priors == tuple(bank)]
+        there = {s.coverage for s in mine if len(s.priors) > 1}
+        mine += [s for s in specs if len(s.priors) == 1 and s.priors[0] in bank and s.coverage in there]
+        parts.append(score_table(list(dict.fromkeys(mine)), bank))
     found = pd.concat(parts, ignore_index=True)
     extra = [choice_of(m) for m in found.method]
     found = found.assign(choice=[e[0] for e in extra], l=[e[1] for e in extra], p=[e[2] for e in extra])
     return found.merge(
         costs[["method", "bank", "coverage", "flops", "ms"]], how="left", on=["method", "bank", "coverage"]
     )
-
-
-def _elsewhere(s: Spec, bank: Sequence[str]) -> bool:
-    """Whether it is at a coverage at which the bank has no single prior to compare with: identity is in all banks."""
-    return s.priors == ("identity",) and s.coverage < 1 and tuple(bank) == zoo.BANKS["local"]
 
 
 def choice_of(method: str) -> tuple[str, float, float]:

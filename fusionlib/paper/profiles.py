@@ -257,14 +257,14 @@ def strategy_specs(
 
 RESOLVED = (
     *(f"a:{side}" for side in ("image", "16", "8", "4", "pixel")),
-    *(f"{kind}:{side}" for kind in ("b", "c") for side in ("image", "8", "pixel")),
+    *(f"{kind}:{side}" for kind in ("b", "c") for side in ("image", "8")),
     *(f"closed_form:{side}" for side in ("image", "16", "8", "4", "coarse")),
     *("closed_form", "b_separate:8"),
 )
-CHOSEN = tuple(f"{kind}:8/{l}" for kind in ("expert", "closed_expert") for l in (4, 16, 32))
+CHOSEN = ("expert:8/16", *(f"closed_expert:8/{l}" for l in (4, 16, 32)))
 PRICED = ("priced:0.0003", "priced:0.001", "priced:0.003", "priced:0.01")
-NUCLEI = ("top_p:image/0.5", "top_p:image/0.7", "top_p:image/0.9", "top_p:8/0.9")
-FAR = ("closed_form:image", "closed_form:8", "closed_form", "closed_form:coarse", "a:image", "a:pixel", *PRICED[1:3])
+NUCLEI = ("top_p:image/0.5", "top_p:image/0.7", "top_p:image/0.9")
+FAR = ("closed_form:image", "closed_form:8", "closed_form", "closed_form:coarse", "a:image", "a:pixel", PRICED[1])
 FEW = ("closed_form:image", "closed_form:8", "closed_form", "a:image", "a:pixel")
 IN_LOCAL = ("average", "static_affine", "closed_form", "expert:16/2", "expert:16/4")
 
@@ -279,12 +279,12 @@ def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str
         base = [s for s in baseline_specs(profile, bank, sky=sky) if s.method.startswith("single:")]
         local = k == len(banks) - 1
         least = min(p.coverages)
-        rows += [s for s in base if s.coverage == 1.0 or (s.coverage == least and not local)]
+        rows += [s for s in base if s.coverage == 1.0 or (s.coverage == least and k == 0)]
         for coverage in (1.0, least):
             like = next(s for s in base if s.coverage == coverage)
             everything = (*RESOLVED, *CHOSEN, *PRICED, *NUCLEI, "static_affine")
             wanted = IN_LOCAL if local else everything if k == 0 else FAR
-            wanted = wanted if coverage == 1.0 else () if local else FEW[: 5 if k == 0 else 3]
+            wanted = wanted if coverage == 1.0 else FEW if k == 0 else ()
             if profile == "smoke":
                 wanted = tuple(m for m in wanted if m in SMOKE_PATCHES) if coverage == 1.0 else ()
             if set(bank) == {"identity"}:
