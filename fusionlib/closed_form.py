@@ -111,13 +111,14 @@ class ClosedForm(nn.Module):
         stage, away = nearest(self.levels, s, len(x))
         if self.whole:
             return self._weigh(x, s, o, data_step, stage, away, self.theta)
-        w = []
-        for k in stage.unique_consecutive():  # inside a loop there is one
-            part, there = stage == k, self.kept[k].nonzero()[:, 0]
-            step = data_step if bool(part.all()) else None
+        parts = []
+        for k in stage.unique():  # inside a loop there is one
+            part, there = (stage == k).nonzero()[:, 0], self.kept[k].nonzero()[:, 0]
+            step = data_step if len(part) == len(x) else None
             some = self._weigh(x[part], s[part], o[there][:, part], step, stage[part], away[part], self.theta[:, there])
-            w.append(some.new_zeros(len(o), *some.shape[1:]).index_copy(0, there, some))
-        return torch.cat(w, 1)
+            parts.append((part, some.new_zeros(len(o), *some.shape[1:]).index_copy(0, there, some)))
+        w = torch.cat([some for _, some in parts], 1)
+        return torch.empty_like(w).index_copy(1, torch.cat([part for part, _ in parts]), w)
 
     def _weigh(
         self,

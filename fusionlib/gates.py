@@ -90,6 +90,7 @@ class Staged(nn.Module):
         self.register_buffer("levels", torch.tensor(sigmas).log())
         self.gates = nn.ModuleList(gates)
         self.reads_outputs, self.skips = gates[0].reads_outputs, any(g.skips for g in gates)
+        self.sharp = getattr(gates[0], "sharp", False)
 
     def forward(
         self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None

@@ -104,7 +104,7 @@ def fit_closed_form(
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         count = min(folds, sum(len(s.truth) for s in stages))
         kept = torch.ones(len(bank), dtype=torch.bool)
-        if price:
+        if price and count > 1:  # of one image there is nothing to predict
             kept = _worth_calling(stages, features, ridges, count, cell, price, cost)
             there = kept.nonzero()[:, 0].to(stages[0].x.device)
             stages = [replace(s, outputs=s.outputs[there]) for s in stages]

@@ -6,6 +6,7 @@ once: a first dimension R of independent models, each with data of its own.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,13 +67,21 @@ def route(routers: Tensor, x: Tensor, l: int, coarse: int = 0) -> tuple[Tensor, 
         raise ValueError(f"route: two levels need n divisible by 4, got {n}")
     if not 1 <= l <= (n * coarse // 4 or n):
         raise ValueError(f"route: l must be in 1 .. {n * coarse // 4 or n}, the patches there are, got {l}")
-    values = torch.einsum("rkd,rbnd->rbkn", routers, x)
-    if coarse:
-        blocks = values.unflatten(3, (4, n // 4)).sum(4)  # what the router makes of the blocks' sums
-        best = torch.zeros_like(blocks, dtype=torch.bool).scatter(3, blocks.topk(coarse, 3).indices, True)
-        values = values.masked_fill(~best.repeat_interleave(n // 4, 3), -math.inf)
+    if not coarse:
+        found = torch.einsum("rkd,rbnd->rbkn", routers, x).topk(l, 3)
+        return found.values, found.indices
+    blocks = torch.einsum("rkd,rbqd->rbkq", routers, x.unflatten(2, (4, n // 4)).sum(3))
+    best = blocks.topk(coarse, 3).indices
+    among = (best[..., None] * (n // 4) + torch.arange(n // 4, device=x.device)).flatten(3)  # (R, B, k, coarse n / 4)
+    values = torch.einsum("rkd,rbkjd->rbkj", routers, _gather(x, among))
     found = values.topk(l, 3)
-    return found.values, found.indices
+    return found.values, among.gather(3, found.indices)
+
+
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    """The patches `index` (R, B, k, l) of x (R, B, n, d): (R, B, k, l, d)."""
+    d = x.shape[3]
+    return x.gather(2, index.flatten(2)[..., None].expand(-1, -1, -1, d)).unflatten(2, index.shape[2:])
 
 
 def output(model: Mixture, x: Tensor, arm: Arm) -> Tensor:
@@ -90,7 +99,7 @@ def output(model: Mixture, x: Tensor, arm: Arm) -> Tensor:
         best = gate.argmax(2, keepdim=True)
         return (gate * experts).gather(2, best)[:, :, 0]
     values, index = route(model.routers, x, arm.l, arm.coarse)
-    chosen = x.gather(2, index.flatten(2)[..., None].expand(-1, -1, -1, x.shape[3])).unflatten(2, index.shape[2:])
+    chosen = _gather(x, index)
     weight = values.softmax(3) if arm.kind == "joint" else torch.ones_like(values)
     return (_responses(model.neurons, chosen, model.signs) * weight).mean(3).sum(2)
 
@@ -137,7 +146,7 @@ def fit(
     if arm.kind == "separate":
         model = model._replace(routers=fit_routers(model.routers, x, y, rate=rate, epochs=100, batch=batch))
         _, index = route(model.routers, x, arm.l, arm.coarse)  # the routers stay as they are, and so does their choice
-        chosen = x.gather(2, index.flatten(2)[..., None].expand(-1, -1, -1, x.shape[3])).unflatten(2, index.shape[2:])
+        chosen = _gather(x, index)
     learned = [model.neurons, *([model.routers] if arm.kind in ("joint", "image") else [])]
     learned = [p.requires_grad_() for p in learned]
     rng = torch.Generator().manual_seed(seed + 1)
@@ -162,8 +171,8 @@ def fit(
 def fit_routers(routers: Tensor, x: Tensor, y: Tensor, *, rate: float, epochs: int, batch: int) -> Tensor:
     """Two routers (R, 2, d) after SGD on - mean over samples of y <w_1 - w_2, sum_j x_j>.
 
-    The loss is linear: its slope is the same everywhere, so that an epoch of any order moves the routers by as many
-    steps along the mean slope, and that is what is computed.
+    The loss is linear: its slope is the same everywhere, so that an epoch in any order, of batches of one size, moves
+    the routers by as many steps along the mean slope, and that is what is computed.
     """
     slope = (y[..., None] * x.sum(2)).mean(1)
     steps = epochs * math.ceil(x.shape[1] / batch)
@@ -183,7 +192,8 @@ def accuracy(model: Mixture, x: Tensor, y: Tensor, arm: Arm) -> Tensor:
 def router_hit(model: Mixture, x: Tensor, y: Tensor, where: Tensor, arm: Arm) -> Tensor:
     """Share of samples whose discriminative patch, number `where` (R, B), is among the l that an expert chose, (R,).
 
-    With separate training the expert of the sample's own class; else any. NaN for arms that do not choose patches.
+    With separate training the expert of the sample's own class, else the mean over the experts: by chance l / n. NaN
+    for arms that do not choose patches.
     """
     if arm.kind not in ("separate", "joint"):
         return torch.full((len(x),), math.nan)
@@ -191,7 +201,7 @@ def router_hit(model: Mixture, x: Tensor, y: Tensor, where: Tensor, arm: Arm) ->
     there = (index == where[..., None, None]).any(3)  # (R, B, k)
     if arm.kind == "separate":
         return there.gather(2, (y < 0).long()[..., None])[..., 0].float().mean(1)
-    return there.any(2).float().mean(1)
+    return there.float().mean((1, 2))
 
 
 def flops(arm: Arm, n: int, d: int) -> int:
@@ -266,16 +276,19 @@ def prepared(images: Tensor, labels: Tensor, share: float = 0.7, seed: int = 0) 
     return Digits(flat[:first], labels[order[:first]]), Digits(flat[first:], labels[order[first:]])
 
 
-def composed(digits: Digits, trials: int, samples: int, n: int = 16, *, seed: int) -> Samples:
-    """Samples of n digits, a patch each: exactly one of them a 1 (y = +1) or a 0 (y = -1), the others 2 to 9."""
-    rng = torch.Generator().manual_seed(seed)
-    ones, zeros, others = (
-        found.nonzero()[:, 0] for found in (digits.labels == 1, digits.labels == 0, digits.labels > 1)
-    )
-    pick = lambda pool, *shape: pool[torch.randint(len(pool), shape, generator=rng)]  # noqa: E731
-    y = 1.0 - 2 * torch.randint(2, (trials, samples), generator=rng)
-    which = pick(others, trials, samples, n)
-    where = torch.randint(n, (trials, samples), generator=rng)
-    told = torch.where(y > 0, pick(ones, trials, samples), pick(zeros, trials, samples))
-    which.scatter_(2, where[..., None], told[..., None])
-    return Samples(digits.patches[which], y, where)
+def composed(digits: Sequence[Digits], samples: int, n: int = 16, *, seed: int) -> Samples:
+    """Samples of n digits, a patch each, one trial for each of `digits`, of which it is composed.
+
+    Exactly one patch is a 1 (y = +1) or a 0 (y = -1), the others are 2 to 9.
+    """
+    rng, found = torch.Generator().manual_seed(seed), []
+    for pool in digits:
+        pick = lambda those, *shape: those[torch.randint(len(those), shape, generator=rng)]  # noqa: E731
+        ones, zeros, others = ((pool.labels == 1), (pool.labels == 0), (pool.labels > 1))
+        y = 1.0 - 2 * torch.randint(2, (samples,), generator=rng)
+        which = pick(others.nonzero()[:, 0], samples, n)
+        where = torch.randint(n, (samples,), generator=rng)
+        told = torch.where(y > 0, pick(ones.nonzero()[:, 0], samples), pick(zeros.nonzero()[:, 0], samples))
+        which.scatter_(1, where[:, None], told[:, None])
+        found.append(Samples(pool.patches[which], y, where))
+    return Samples(*(torch.stack(parts) for parts in zip(*found, strict=True)))

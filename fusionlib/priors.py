@@ -57,8 +57,8 @@ class PriorBank(nn.Module):
         """Outputs (N, B, 1, H, W); with `keep` (bool, (N, B) or (N, B, h, w)) zero where an image keeps nothing.
 
         A prior is computed for the images that keep it somewhere, and for no others; with `keep` per patch, a prior
-        that says how many pixels around a patch it needs (`halo`) for those patches alone. Raises ValueError, naming
-        the prior, for an output of another shape.
+        that says how many pixels around a patch it needs (`halo`) for those patches alone, unless that is more than the
+        whole image. Raises ValueError, naming the prior, for an output of another shape.
         """
         if keep is None:
             return torch.stack([call(p, x, sigma, n) for n, p in zip(self.names, self.priors, strict=True)])
@@ -70,11 +70,34 @@ class PriorBank(nn.Module):
         out = x.new_zeros(len(self), *x.shape)
         for i, prior in enumerate(self.priors):
             some = keep[i].view(len(x), -1).any(1)
-            if keep.ndim == 4 and getattr(prior, "halo", None) is not None and not bool(keep[i][some].all()):
-                out[i] = in_patches(prior, x, sigma, keep[i], self.names[i])
-            elif some.any():
+            if keep.ndim == 4 and getattr(prior, "halo", None) is not None:
+                whole = patch_share(prior, keep[i], x.shape[2:]) == 1
+                few = some & ~whole
+                if few.any():
+                    out[i, few] = in_patches(prior, x[few], sigma[few], keep[i, few], self.names[i])
+                some = whole
+            if some.any():
                 out[i, some] = call(prior, x[some], sigma[some], self.names[i])
         return out
+
+
+def patch_share(prior: nn.Module, keep: Tensor, size: Sequence[int]) -> Tensor:
+    """The share of an image of `size` pixels, (B,), that is computed for its patches `keep`, bool (B, h, w).
+
+    The windows of its patches with their `halo`; 1 where these are more than the whole image, which is then computed.
+    """
+    high, wide = _window(prior, keep, size)
+    return (keep.flatten(1).sum(1) * high * wide / (size[0] * size[1])).clamp(max=1)
+
+
+def _window(prior: nn.Module, keep: Tensor, size: Sequence[int]) -> tuple[int, int]:
+    """Sides of a patch's window: even, as are its corners, since networks may go by pairs of pixels."""
+    if size[0] % keep.shape[1] or size[1] % keep.shape[2]:
+        grid = f"{keep.shape[1]} x {keep.shape[2]}"
+        raise ValueError(f"keep: a grid of {grid} patches does not divide an image of {size[0]} x {size[1]}")
+    sides = [whole // parts + 2 * int(prior.halo) for whole, parts in zip(size, keep.shape[1:], strict=True)]  # type: ignore[arg-type]
+    high, wide = (min(side + side % 2, whole) for side, whole in zip(sides, size, strict=True))
+    return high, wide
 
 
 def in_patches(prior: nn.Module, x: Tensor, sigma: Tensor, keep: Tensor, name: str) -> Tensor:
@@ -84,16 +107,15 @@ def in_patches(prior: nn.Module, x: Tensor, sigma: Tensor, keep: Tensor, name: s
     window is moved inwards, so that the prior meets the edge where it is. Raises ValueError where patches do not divide
     the image.
     """
-    (height, width), (h, w) = x.shape[2:], keep.shape[1:]
-    if height % h or width % w:
-        raise ValueError(f"keep: a grid of {h} x {w} patches does not divide an image of {height} x {width}")
-    high, wide, halo = height // h, width // w, int(prior.halo)  # type: ignore[arg-type]
-    tall, broad = min(high + 2 * halo, height), min(wide + 2 * halo, width)
+    (height, width), halo = x.shape[2:], int(prior.halo)  # type: ignore[arg-type]
+    tall, broad = _window(prior, keep, (height, width))
+    high, wide = height // keep.shape[1], width // keep.shape[2]
     image, row, column = keep.nonzero().unbind(1)
     out = torch.zeros_like(x)
     if not len(image):
         return out
-    top, left = (row * high - halo).clamp(0, height - tall), (column * wide - halo).clamp(0, width - broad)
+    top = ((row * high - halo) // 2 * 2).clamp(0, height - tall)
+    left = ((column * wide - halo) // 2 * 2).clamp(0, width - broad)
 
     def grid(first: Tensor, size: int, second: Tensor, other: int) -> tuple[Tensor, Tensor]:
         rows, columns = (torch.arange(k, device=x.device) for k in (size, other))

@@ -52,8 +52,9 @@ paper.write_table(costs, "tab06_cost", out)
 # %% [markdown]
 # ## How finely
 #
-# All rows, on development images. `choice` is who chooses, `l` the patches each prior picks, `p` the share of weight
-# that is kept.
+# `choice` is who chooses, `l` the patches each prior picks, `p` the share of weight that is kept. In the quick profile
+# gates fitted by gradient have one setting of the loop, those that are solved for choose among 4, single priors among
+# 24 (`settings_tried`): the families of methods are not tuned alike, the resolutions within one are.
 
 # %%
 banks = [*paper.headroom.banks_of(found), zoo.BANKS["local"]]
@@ -66,7 +67,8 @@ sides = patched.side_table(table)
 paper.save(paper.figures.fig06_resolution, sides, out, **facts)
 
 # %% [markdown]
-# Gains of patch and pixel over one weight per image, the same strategy on the same images (95 % intervals).
+# Gains of patch and pixel over one weight per image, the same strategy on the same images (95 % intervals, not
+# corrected for their number).
 
 # %%
 pairs = [
@@ -84,8 +86,8 @@ gains.round(3)
 # ## What can be skipped
 #
 # `price` is in dB of a stage's predicted error that a hundredth of the bank's operations has to save; a fit drops, one
-# by one, the priors that do not. Strategy A's gate reads the image before any prior is called: of its weights only the
-# largest that together reach p are kept.
+# by one, the priors that do not, and it chooses its setting of the loop for itself. Strategy A's gate reads the image
+# before any prior is called: of its weights only the largest that together reach p are kept.
 
 # %%
 kept = ["closed_form", "a:image", "average"]

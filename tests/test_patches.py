@@ -3,12 +3,25 @@
 import pytest
 import torch
 
-from fusionlib import FusedPrior, PriorBank, black_holes, choice, closed_form, routing, zoo
+from fusionlib import (
+    FusedPrior,
+    Interferometer,
+    PriorBank,
+    black_holes,
+    choice,
+    closed_form,
+    hqs,
+    routing,
+    schedule,
+    zoo,
+)
 from fusionlib import closed_form as cf
 from fusionlib.adapters import Residual
 from fusionlib.fusion import spread
+from fusionlib.gates import Staged
 from fusionlib.learn import Schedule, fit_closed_form, fit_gate, fit_static
 from fusionlib.paper import patched
+from fusionlib.paper.methods import make
 from fusionlib.priors import in_patches
 from fusionlib.routing import Cosine, Encoder, Router, cosine_router, expert_choice
 
@@ -64,7 +77,7 @@ def test_a_patch_with_its_halo_is_what_the_whole_image_gives_there(name, noisy):
     prior, x, sigma = zoo.load(name), noisy[1][:3], torch.tensor([0.02, 0.1, 0.4])
     with torch.no_grad():
         whole = prior(x, sigma)
-        for side in (4, 8, 16, 32):
+        for side in (1, 2, 4, 8, 16, 32):
             keep = torch.rand(3, 64 // side, 64 // side, generator=torch.Generator().manual_seed(side)) < 0.4
             keep[0, 0, 0] = keep[0, -1, -1] = True  # at the edges too
             there = keep.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
@@ -170,23 +183,25 @@ def test_priors_not_worth_their_price_are_not_called(noisy):
         fused = FusedPrior(bank, gate).fuse(z, 0.1)
     assert called == ["identity", "tv"] and fused.kept.tolist() == [[True] * 6, [True] * 6, [False] * 6]
     assert torch.allclose(fused.weights.sum(0), torch.ones(6, 64, 64), atol=1e-5)
+    lone = [(Denoising(), truth[:1], z[:1])]  # of one image there is nothing to predict
+    assert fit_closed_form(bank, lone, [0.1], 1.0, price=1e3, cost=cost)["kept"].all()
     with pytest.raises(ValueError, match="cost needs 3 numbers"):
         fit_closed_form(bank, data, [0.1], 1.0, price=0.1, cost=(1.0,))
 
 
 def test_each_image_calls_what_its_own_noise_level_keeps(noisy):
-    x, bank = noisy[1][:2], zoo.bank(NAMES)
+    x, bank = noisy[1][:3], zoo.bank(NAMES)
     theta = 0.1 * torch.randn(2, 3, 17, generator=torch.Generator().manual_seed(0))
     kept = torch.tensor([[True, True, False], [True, False, True]])
     typical = torch.stack([torch.zeros(2, 17), torch.full((2, 17), 1e3)], 1)
     theta = theta * kept[..., None]
     gate = closed_form.ClosedForm(torch.tensor([0.2, 0.1]), theta, typical, kept=kept)
     with torch.no_grad():
-        both = FusedPrior(bank, gate).fuse(x, torch.tensor([0.2, 0.1]))
-        for b, sigma in enumerate((0.2, 0.1)):
+        all_three = FusedPrior(bank, gate).fuse(x, torch.tensor([0.2, 0.1, 0.2]))
+        for b, sigma in enumerate((0.2, 0.1, 0.2)):
             one = FusedPrior(bank, gate).fuse(x[b : b + 1], sigma)
-            assert torch.allclose(both.image[b], one.image[0], atol=1e-6)
-            assert both.kept[:, b].tolist() == kept[b].tolist()
+            assert torch.allclose(all_three.image[b], one.image[0], atol=1e-6)
+            assert all_three.kept[:, b].tolist() == kept[b % 2].tolist()
 
 
 def test_gate_first_then_adapters(noisy):
@@ -205,7 +220,6 @@ def test_gate_first_then_adapters(noisy):
 # --- where ---
 
 
-@pytest.mark.row(44)
 def test_ring_core_and_empty_sky_part_the_image():
     truth = black_holes(6, 21).image
     parts = patched.regions(truth)
@@ -217,3 +231,59 @@ def test_ring_core_and_empty_sky_part_the_image():
     ideal = ((circle > 12) & (circle < 16)).float()[None, None]
     _, inside, outside = patched.regions(ideal)
     assert inside[0, 32, 32] and outside[0, 2, 2] and not inside[0, 2, 2]
+
+
+# --- as the chapter runs it ---
+
+
+@pytest.mark.parametrize("name, bank", [("expert:16/2", "local"), ("priced:0.05", "main"), ("top_p:image/0.5", "main")])
+def test_operations_are_those_that_were_done(name, bank):
+    """Fitted and run as in the chapter; counted from what the priors were handed."""
+    names = zoo.BANKS["local"] if bank == "local" else tuple(NAMES)
+    method = make(name, names, 3, torch.device("cpu"))
+    array, sky = Interferometer.eht2017(0.1, window=60), black_holes(4, 5)
+    y = array.observe(sky.fine, 0)
+    settings = {"sigma_max": 0.2, "sigma_min": 0.05, "lam": 0.1}
+    fitted = method.fit(settings, [(array, sky.image, y)])
+    done, seen = 0.0, []
+    prior = method.prior(settings, fitted)
+    for one in prior.bank.priors:
+        cost = zoo.flops(one)
+
+        def count(module, given, out, cost=cost):
+            nonlocal done
+            done += cost * given[0].numel() / 64**2
+            seen.append(given[0].shape[-1])
+
+        one.register_forward_hook(count)
+    result = hqs(y, array, prior, sigmas=schedule(0.2, 0.05, 3), lam=0.1)
+    assert patched.operations(prior, result, names) == pytest.approx(done, rel=1e-6)
+    whole = sum(zoo.flops(p) for p in prior.bank.priors) * 3 * 4
+    assert done < 0.95 * whole
+    assert (28 in seen) == (bank == "local")
+    if bank == "local":  # the same weights, everything computed
+        prior.gate.skips = False
+        again = hqs(y, array, prior, sigmas=schedule(0.2, 0.05, 3), lam=0.1)
+        assert (again.image - result.image).abs().max() < 1e-5
+
+
+def test_gates_of_a_chapter_run_as_they_were_fitted():
+    """Expert choice: where the loop leads is where the fit was, on the images of the fit."""
+    torch.manual_seed(0)
+    bank, array, sky = zoo.bank(["identity", "tv"]), Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
+    y, sigmas, ends = array.observe(sky.fine, 0), [0.2, 0.1], []
+
+    def gate():
+        encoder = Encoder(Router.maps, 4, 16)
+        select = lambda s: expert_choice(s, 3, 0)  # noqa: E731
+        return Router(encoder, Cosine(encoder.channels, 2), select, skips=True, sharp=True), None
+
+    fitted = fit_gate(bank, [(array, sky.image, y)], sigmas, 0.1, gate, schedule=Schedule(3, 1))
+    z = array.start(y)
+    with torch.no_grad():
+        for sigma, (one, _) in zip(sigmas, fitted, strict=True):
+            step = lambda v, sigma=sigma: array.prox(v, y, 0.1 / sigma**2)  # noqa: E731
+            z = FusedPrior(bank, one).fuse(step(z), sigma, step).image
+            ends.append(z)
+    staged = FusedPrior(bank, Staged(sigmas, [g for g, _ in fitted]))
+    assert torch.allclose(hqs(y, array, staged, sigmas=sigmas, lam=0.1).image, ends[-1], atol=1e-6)

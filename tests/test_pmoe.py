@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionlib import pmoe
+from fusionlib.paper import classified
 from fusionlib.pmoe import Arm
 
 SEPARATE, JOINT = Arm("separate", 2, 3, 8), Arm("joint", 4, 3, 8)
@@ -54,7 +55,12 @@ def test_one_expert_of_all_patches_with_unit_gates_is_the_cnn():
     m = model(cnn)
     exact = (F.relu(torch.einsum("rmd,rbnd->rbnm", m.neurons[:, 0], x)) * m.signs[0]).mean(2).sum(2)
     assert torch.allclose(pmoe.output(m, x, cnn), exact, atol=1e-13)
-    # and as a mixture: one router, l = n
+    # and as a mixture: two experts that choose every patch, gates 1
+    two = model(Arm("separate", 2, 9, 8))
+    assert torch.equal(two.signs.flatten(), torch.tensor([1.0] * 4 + [-1.0] * 4, dtype=torch.float64))
+    same = pmoe.Mixture(m.routers, two.neurons.flatten(1, 2)[:, None], two.signs.view(1, 8))
+    assert torch.allclose(pmoe.output(two, x, Arm("separate", 2, 9, 8)), pmoe.output(same, x, cnn), atol=1e-12)
+    # one router, l = n
     one = pmoe.Arm("joint", 1, 9, 8)
     _, index = pmoe.route(m.routers, x, 9)
     assert (index.sort(3).values == torch.arange(9)).all()
@@ -109,6 +115,16 @@ def test_joint_training_moves_the_routers_unless_one_patch_is_chosen():
         assert bool(slope.abs().max() > 1e-6) == moves
 
 
+@pytest.mark.row(51)
+def test_joint_training_learns_the_routers_too():
+    x, y, _ = pmoe.theory(2, 20, 6, 10, seed=3)
+    for l, moves in ((3, True), (1, False)):
+        arm = Arm("joint", 2, l, 8)
+        before, after = pmoe.start(arm, 2, 10, 0), pmoe.fit(x, y, arm, rate=1.0, epochs=3, seed=0)
+        assert torch.equal(before.routers, after.routers) != moves
+        assert not torch.equal(before.neurons, after.neurons)
+
+
 def test_the_mixture_by_sample_sends_each_sample_to_one_expert():
     x, arm = samples(), Arm("image", 4, m=8)
     m = model(arm)
@@ -135,7 +151,8 @@ def test_two_levels_choose_inside_the_best_blocks():
 @pytest.mark.row(55, 56)
 def test_operations_and_memory_are_those_of_the_patches_read():
     x = samples(n=16, d=12, trials=1, count=1)
-    for arm in (Arm("cnn", m=8), Arm("separate", 2, 2, 8), Arm("joint", 4, 6, 8)):
+    levels = [Arm("separate", 2, 2, 8, coarse=c) for c in (1, 2, 3)]
+    for arm in (Arm("cnn", m=8), Arm("separate", 2, 2, 8), Arm("joint", 4, 6, 8), *levels):
         with FlopCounterMode(display=False) as counter:
             pmoe.output(model(arm, 1, 12), x, arm)
         assert counter.get_total_flops() == pmoe.flops(arm, 16, 12)
@@ -165,7 +182,7 @@ def test_routers_find_the_discriminative_patch():
 
 @pytest.mark.row(53)
 def test_fewer_patches_per_expert_need_fewer_samples(digits):
-    train, test = (pmoe.composed(d, 6, n, seed=k) for k, (d, n) in enumerate(zip(digits, (80, 400), strict=True)))
+    train, test = (pmoe.composed([d] * 6, n, seed=k) for k, (d, n) in enumerate(zip(digits, (80, 400), strict=True)))
     accuracy = {}
     for l in (2, 8, 16):
         arm = Arm("separate", 2, l)
@@ -174,18 +191,17 @@ def test_fewer_patches_per_expert_need_fewer_samples(digits):
     assert accuracy[2] > accuracy[8] + 0.03 > accuracy[16] + 0.03
 
 
-@pytest.mark.row(54, 57)
 def test_composed_samples_have_one_digit_that_tells_and_test_digits_are_others(digits):
     train, test = digits
     both = torch.cat([train.patches, test.patches])
     assert len(both) == 1797 and torch.allclose(both.norm(dim=1), torch.ones(1797))
     assert torch.cdist(train.patches, test.patches).min() > 1e-4
-    x, y, where = pmoe.composed(train, 3, 50, 9, seed=0)
+    x, y, where = pmoe.composed([train] * 3, 50, 9, seed=0)
     number = torch.cdist(x.flatten(0, 2), train.patches).argmin(1)
     digit = train.labels[number].view(3, 50, 9)
     assert ((digit < 2).sum(2) == 1).all()
     assert torch.equal(digit.gather(2, where[..., None])[..., 0], (y > 0).long())
-    assert torch.equal(pmoe.composed(train, 3, 50, 9, seed=0).x, x)
+    assert torch.equal(pmoe.composed([train] * 3, 50, 9, seed=0).x, x)
 
 
 def test_bad_input_says_what_is_wrong():
@@ -202,3 +218,44 @@ def test_bad_input_says_what_is_wrong():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.row(54, 55, 56, 57, 58)
+def test_the_tables_of_chapter_09(tmp_path, monkeypatch):
+    """Every cell small: who is compared with whom, and what is counted."""
+    monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
+    cells = classified.by_samples("smoke") + classified.by_neurons("smoke") + classified.by_patches("smoke")
+    table = classified.table(cells)
+    assert {
+        "arm",
+        "data",
+        "N",
+        "l",
+        "k",
+        "m",
+        "trials",
+        "accuracy",
+        "lo",
+        "hi",
+        "success",
+        "router_hit",
+        "flops",
+    } < set(table)
+    assert {8, 16, 40} == set(table.m) and {4, 9, 16} == set(table.n) and {20, 40, 100} == set(table.N)
+    gains = classified.gain_table(cells)
+    assert set(gains.arm) == {"separate", "joint", "image"}
+    one = classified.Cell(classified.arms()[1], trials=2, epochs=3)
+    base = classified.Cell(classified.arms()[0], trials=2, epochs=3)
+    row = gains[
+        (gains.arm == "separate") & (gains.data == "digits") & (gains.N == 100) & (gains.n == 16) & (gains.m == 40)
+    ]
+    exact = (classified.result(one)["accuracy"] - classified.result(base)["accuracy"]).mean()
+    assert row.gain.iloc[0] == pytest.approx(exact)
+    first, second = (classified._samples(one, purpose, 2, 5).x for purpose in ("train", "test"))
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
+    costs = classified.cost_table((1, 2), samples=20, epochs=1, repeats=1)
+    assert set(costs.arm) == {"separate", "joint"} and (costs[costs.arm == "separate"].flops < 0.2).all()
+    trends = classified.trend_table(classified.by_chosen("smoke"))
+    verdicts = classified.verdict_table(gains, trends, classified.table(classified.by_chosen("smoke")))
+    assert set(verdicts.arm) == {"separate", "joint"} and verdicts.claim.nunique() == 3
+    assert len(set(classified.keys("smoke"))) == len(classified.keys("smoke"))

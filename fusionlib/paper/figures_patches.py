@@ -133,6 +133,8 @@ def fig09_accuracy(data: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 2.8))
     _lines(axes[0], data, "N")
     _lines(axes[1], data.dropna(subset="router_hit"), "N", "router_hit")
+    for arm, part in data.dropna(subset="router_hit").groupby("arm", sort=False):
+        axes[1].axhline(float((part.l / part.n).iloc[0]), color=ARM_COLORS[str(arm)], lw=0.8, ls=":")
     axes[0].set(xscale="log", xlabel="training samples N", ylabel="test accuracy")
     axes[1].set(xscale="log", xlabel="training samples N", ylabel="discriminative patch chosen")
     for ax in axes:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fusionlib import metrics, zoo
 from fusionlib.fusion import FusedPrior
-from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, scores, tuned
+from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, settings_grid, tuned
 from fusionlib.paper.strategies import Run
-from fusionlib.paper.tables import bank_name, score_table
+from fusionlib.paper.tables import bank_name, grouped, per_image, score_table
 from fusionlib.pnp import Reconstruction
-from fusionlib.priors import in_patches
+from fusionlib.priors import in_patches, patch_share
 from fusionlib.sky import NPIX
 
 BRIGHT = 0.25  # of an image's peak: what is the ring
@@ -34,6 +34,8 @@ def resolution_table(specs: Sequence[Spec], banks: Sequence[Sequence[str]], cost
         mine += [s for s in specs if len(s.priors) == 1 and s.priors[0] in bank and s.coverage in there]
         parts.append(score_table(list(dict.fromkeys(mine)), bank))
     found = pd.concat(parts, ignore_index=True)
+    tried = {s.method: len(settings_grid(s)) for s in specs}
+    found["settings_tried"] = [tried.get(m) for m in found.method]
     extra = [choice_of(m) for m in found.method]
     found = found.assign(choice=[e[0] for e in extra], l=[e[1] for e in extra], p=[e[2] for e in extra])
     return found.merge(
@@ -63,9 +65,9 @@ def cost_table(specs: Sequence[Spec], n: int, repeats: int = 3) -> pd.DataFrame:
         prepared.append((s, method_of(s), tuned(s), array, truth, y))
     for _ in range(repeats):
         for s, method, (settings, _, fitted), array, truth, y in prepared:
-            began = time.perf_counter()
+            began = _now()
             result = method.run(settings, fitted, array, y, truth, None)
-            seconds = time.perf_counter() - began
+            seconds = _now() - began
             best[s] = min(best.get(s, (np.inf, result)), (seconds, result), key=lambda found: found[0])
     rows = []
     for s, method, (settings, _, fitted), _, truth, _ in prepared:
@@ -79,6 +81,13 @@ def cost_table(specs: Sequence[Spec], n: int, repeats: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _now() -> float:
+    """Seconds, once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def operations(prior: torch.nn.Module | None, result: Reconstruction, names: Sequence[str]) -> float:
     """Floating-point operations of the priors over a loop, all images: of what was called, or computed by patch."""
     each = torch.tensor([float(zoo.flops(zoo.load(name))) for name in names])
@@ -90,13 +99,10 @@ def operations(prior: torch.nn.Module | None, result: Reconstruction, names: Seq
     calls = result.record["kept"].float().sum(2)  # (K, N)
     if getattr(prior.gate, "sharp", False) and prior.gate.skips:
         some = result.record["weights"] != 0  # (K, N, B, h, w)
-        side = result.image.shape[-1] // some.shape[-1]
         for i, one in enumerate(prior.bank.priors):
-            halo = getattr(one, "halo", None)
-            if halo is not None:
-                window = (min(side + 2 * int(halo), result.image.shape[-1]) / result.image.shape[-1]) ** 2
-                whole = some[:, i].flatten(1).all(1)  # then it is one call
-                calls[:, i] = torch.where(whole, calls[:, i], some[:, i].flatten(1).sum(1) * window)
+            if getattr(one, "halo", None) is not None:
+                share = [patch_share(one, keep, result.image.shape[2:]).sum() for keep in some[:, i]]
+                calls[:, i] = torch.stack(share)
     return float((calls.cpu() * each).sum())
 
 
@@ -145,25 +151,25 @@ def window_table(n: int, sides: Sequence[int] = (16, 32), repeats: int = 5) -> p
                 whole, some = np.inf, np.inf
                 with torch.inference_mode():
                     for _ in range(repeats):
-                        began = time.perf_counter()
+                        began = _now()
                         prior(x, sigma)
-                        between = time.perf_counter()
+                        between = _now()
                         in_patches(prior, x, sigma, keep, name)
-                        whole, some = min(whole, between - began), min(some, time.perf_counter() - between)
-                share = count * (min(side + 2 * prior.halo, NPIX) / NPIX) ** 2  # type: ignore[operator]
-                rows.append((name, side, count, share, some / whole))
+                        whole, some = min(whole, between - began), min(some, _now() - between)
+                share = float(patch_share(prior, keep, x.shape[2:]).mean())
+                if share < 1:
+                    rows.append((name, side, count, share, some / whole))
     return pd.DataFrame(rows, columns=["prior", "side", "patches", "flops", "time"])
 
 
 def paired_gains(specs: Sequence[Spec], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """method, minus, bank, coverage, gain, lo, hi: paired differences with their 95 % bootstrap intervals."""
-    found = {(s.method, s.priors, s.coverage): s for s in specs if s.seed == 0}
+    """method, minus, bank, coverage, gain, lo, hi: paired, 95 % bootstraps of images and seeds together."""
     rows = []
-    for (method, priors, coverage), s in found.items():
+    for priors, coverage in dict.fromkeys((s.priors, s.coverage) for s in specs):
+        group = grouped([s for s in specs if s.priors == priors], coverage)
         for fine, coarse in pairs:
-            other = found.get((coarse, priors, coverage))
-            if method == fine and other is not None:
-                gain = metrics.bootstrap((scores(s)["psnr"] - scores(other)["psnr"]).mean(0)[None])
+            if fine in group and coarse in group:
+                gain = metrics.bootstrap(per_image(group[fine], "psnr") - per_image(group[coarse], "psnr"))
                 rows.append((fine, coarse, bank_name(priors), coverage, *gain))
     return pd.DataFrame(rows, columns=["method", "minus", "bank", "coverage", "gain", "lo", "hi"])
 

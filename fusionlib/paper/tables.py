@@ -52,16 +52,16 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
     """
     rows = []
     for coverage in dict.fromkeys(s.coverage for s in specs):
-        group = _grouped(specs, coverage)
+        group = grouped(specs, coverage)
         singles = {
             m: np.mean([float(r["psnr_train"]) for _, r in g]) for m, g in group.items() if m.startswith("single:")
         }
         best = max(singles, key=lambda m: singles[m], default=None)
         if best is not None:
             group["best_single"] = group[best]
-        reference = _per_image(group[best], "psnr") if best is not None else None
+        reference = per_image(group[best], "psnr") if best is not None else None
         for method, found in group.items():
-            spec, psnr = found[0][0], _per_image(found, "psnr")
+            spec, psnr = found[0][0], per_image(found, "psnr")
             delta = psnr - reference if reference is not None else np.full_like(psnr, np.nan)
             interval, gain = bootstrap(psnr), bootstrap(delta) if reference is not None else (np.nan,) * 3
             rows.append(
@@ -77,8 +77,8 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
                     "n_test": spec.n_test,
                     **dict(zip(("psnr", "psnr_lo", "psnr_hi"), interval, strict=True)),
                     **dict(zip(("delta_best_single", "delta_lo", "delta_hi"), gain, strict=True)),
-                    **{k: _per_image(found, k).mean() for k in ("ssim", "psnr_blur", "nxcorr")},
-                    "chi2_vis": _per_image(found, "chi2_vis").mean() if "chi2_vis" in found[0][1] else np.nan,
+                    **{k: per_image(found, k).mean() for k in ("ssim", "psnr_blur", "nxcorr")},
+                    "chi2_vis": per_image(found, "chi2_vis").mean() if "chi2_vis" in found[0][1] else np.nan,
                     "trainable": int(found[0][1]["trainable"]),
                     "prior_calls": int(found[0][1]["prior_calls"]),
                     "seconds": np.mean([float(r["seconds"]) for _, r in found]),
@@ -87,7 +87,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
     return pd.DataFrame(rows, columns=list(SCHEMA))
 
 
-def _grouped(specs: Sequence[Spec], coverage: float) -> dict[str, list[tuple[Spec, Record]]]:
+def grouped(specs: Sequence[Spec], coverage: float) -> dict[str, list[tuple[Spec, Record]]]:
     """Specs and records by method. Raises ValueError where two of a method differ in more than their seed."""
     group: dict[str, list[tuple[Spec, Record]]] = {}
     for s in specs:
@@ -101,15 +101,15 @@ def _grouped(specs: Sequence[Spec], coverage: float) -> dict[str, list[tuple[Spe
     return group
 
 
-def _per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:
+def per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:
     """Scores (seeds, images), scan lists averaged."""
     return np.stack([record[name].mean(0) for _, record in found])
 
 
 def paired_table(specs: Sequence[Spec]) -> pd.DataFrame:
     """Mean PSNR difference of every two methods at full coverage, with its 95 % interval, images and seeds together."""
-    group = _grouped(specs, 1.0)
-    psnr = {method: _per_image(found, "psnr") for method, found in group.items()}
+    group = grouped(specs, 1.0)
+    psnr = {method: per_image(found, "psnr") for method, found in group.items()}
     rows = [
         {"method": a, "minus": b, **bootstrap(psnr[a] - psnr[b])._asdict()} for a, b in itertools.combinations(psnr, 2)
     ]
