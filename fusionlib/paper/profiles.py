@@ -282,7 +282,7 @@ def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str
             base = [replace(s, n_test=most) for s in base]
         local = k == len(banks) - 1
         least = min(p.coverages)
-        rows += [s for s in base if s.coverage == 1.0 or (s.coverage == least and k == 0)]
+        rows += [s for s in base if s.coverage == 1.0 or (s.coverage == least and k == 0 and profile != "smoke")]
         for coverage in (1.0, least):
             like = next(s for s in base if s.coverage == coverage)
             everything = (*RESOLVED, *CHOSEN, *PRICED, *NUCLEI, "static_affine")
@@ -300,7 +300,7 @@ def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str
 
 SMOKE_PATCHES = (
     "closed_form:image",
-    "closed_form:pixel",
+    "closed_form",
     "a:image",
     "closed_expert:8/16",
     "priced:0.001",
