@@ -51,14 +51,14 @@ strategies.shapes(routing.cosine_router(n, None), x, 0.1)
 # The rows beside it are fitted on the same labelled images, the reference is the single prior that is best on them,
 # and the bank is repeated without the torus, its near-domain prior.
 #
-# Not all rows are tuned alike in the quick profile. Whatever is trained by gradient descent (gates, `unrolled`, `lora`,
-# `denoiser`, `finetuned`, the U-Net) gets one setting of the loop, and one length of training; gates that are solved
-# for, `heldout`, `consensus` and `mace` choose among 4, single priors, average and RML among 24. At partial coverage,
-# where the labels are dealt out to three lists of scans, the fits' settings are chosen on images they were fitted to.
+# Not all rows are tuned alike in the quick profile. Gates fitted by gradient descent, `unrolled`, `lora` and the U-Net
+# get one setting of the loop, and one length of training; gates that are solved for, `heldout`, `consensus`, `mace`,
+# `denoiser` and `finetuned` choose among 4, single priors, average and RML among 24. At partial coverage the labels are
+# dealt out to three lists of scans.
 #
 # `a_meta` is the essay's own form: the gate meta-learned (exact second-order MAML) over geometric skies, rings and
-# crescents among them, at two coverages and two noise levels, with their truth, then adapted to the labels by three
-# steps; the steps are small, and it is in effect trained on all of these together. The others see the labels alone.
+# crescents among them, at two coverages and two noise levels, with their truth, then adapted to the labels: five steps
+# on the logarithm of the error, of the router's head alone. The others see the labels alone.
 # `heldout` needs no labels but for its settings, `lora` changes the priors themselves; `denoiser`, `finetuned` and the
 # U-Net are what the same labels can do without fusing.
 

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, frame, sky_picture
@@ -46,7 +47,7 @@ def _legend(fig: Figure, axes: np.ndarray, columns: int) -> None:
 
 
 def fig06_pareto(data: pd.DataFrame) -> Figure:
-    """Rows: method, bank, psnr, flops, ms per image: what accuracy costs, in operations of the priors and in time."""
+    """Rows: method, bank, psnr, flops, ms per image: what accuracy costs, in operations and time; p or price beside."""
     banks = list(dict.fromkeys(data.bank))
     fig, axes = plt.subplots(len(banks), 2, figsize=(style.WIDTH, 2.6 * len(banks) + 0.5), squeeze=False)
     for row, bank in zip(axes, banks, strict=True):
@@ -66,7 +67,15 @@ def fig06_pareto(data: pd.DataFrame) -> Figure:
                     color=colour,
                     label=KINDS.get(str(kind), style.label(str(found.method.iloc[0]))),
                 )
+            for point in part.itertuples():
+                told = str(point.method).partition(":")[2].rpartition("/")[2]
+                if told.replace(".", "").isdigit():
+                    at = (scale * float(getattr(point, column)), float(point.psnr))  # type: ignore[arg-type]
+                    ax.annotate(told, at, (3, -9), textcoords="offset points", fontsize=6)
             ax.set(xscale="log", xlabel=label, title=f"bank {bank}")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
             ax.grid(alpha=0.3)
         row[0].set_ylabel("PSNR [dB]")
     _legend(fig, axes[:, 0], 3)
