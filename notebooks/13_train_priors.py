@@ -55,7 +55,7 @@ paper.save(paper.figures.fig13_losses, trained.loss_table(), out, **facts)
 # ## What they have seen
 #
 # Six images of every set, each over its own peak. Batches are turned, mirrored, moved and scaled beyond that. The faces
-# are 100 images of 25 pixels: thin data, and the weakest prior.
+# are 100 images of 25 pixels: thin data.
 
 # %%
 pictures, lacking = trained.data_pictures()
