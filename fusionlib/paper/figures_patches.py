@@ -78,7 +78,7 @@ def fig06_pareto(data: pd.DataFrame) -> Figure:
             ax.minorticks_off()
             ax.grid(alpha=0.3)
         row[0].set_ylabel("PSNR [dB]")
-    _legend(fig, axes[:, 0], 3)
+    _legend(fig, axes[:, 0], 2)
     return fig
 
 

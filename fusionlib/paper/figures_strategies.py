@@ -20,7 +20,7 @@ def grid_of(count: int, columns: int = 3) -> tuple[Figure, np.ndarray]:
     for ax in axes.flat[max(0, count - columns) : count]:
         ax.set_xlabel("iteration")
         ax.xaxis.set_tick_params(labelbottom=True)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(9 - columns, integer=True))
     return fig, axes
 
 
