@@ -16,7 +16,7 @@
 # prior picks its l patches and a shared prior, the one that is best alone, serves the rest (*expert choice*, as in
 # pMoE, chapter 09). And what has no weight need not be computed: priors are skipped per iteration where the fit finds
 # that they are not worth their operations, per image where a gate that reads the image gives them nothing, and in the
-# bank `local`, whose networks see 14 pixels, per patch.
+# bank `local`, whose networks see 15 pixels, per patch.
 
 # %%
 import torch

@@ -152,7 +152,7 @@ len(whole)
 #
 # - Routing by patch saves samples. Joint training is 11 points above the CNN of equal neurons at N = 100, and with 40
 #   samples where the CNN needs more than 320. Separate training is above the CNN at every N too, but at N = 100 by 6.6
-#   points, not by 8; our CNN has its learning rate tuned (0.88; 0.84 at a fixed one).
+#   points, not by the 8 that were hoped for.
 # - It is the patch that matters: a mixture that routes whole samples is worse than the CNN everywhere, each of its
 #   experts seeing a share of the neurons and of the samples. Routing by patch hardly suffers from irrelevant patches
 #   (joint: from 99 % with 3 of them to 98 % with 35), the CNN and the mixture by sample lose twenty points and more.
@@ -162,7 +162,7 @@ len(whole)
 #   does appear is its threshold: with l = 1 the softmax of one value gives the router no gradient, and it does not
 #   learn at any N.
 # - On the data of the theory all is easy: every arm is at 100 % with 100 samples, but for separate training, whose
-#   routers fail in some trials where the labels happen not to be balanced.
+#   routers fail in some trials.
 # - Neurons hardly matter (8 or 160): what the CNN lacks is not size.
 # - Separate training with l = 2 takes a sixth of the CNN's operations, half of its memory and less of its time. Joint
 #   training with eight routers takes up to l = 8 a quarter to three quarters of the operations, but more time and up to

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from fusionlib import files
-from fusionlib.paper.profiles import CHAPTERS
+from fusionlib.paper.chapter import CHAPTERS
 
 
 @pytest.fixture(scope="module")

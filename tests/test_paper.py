@@ -27,8 +27,7 @@ from fusionlib.paper import (
     strategy_specs,
     tuned,
 )
-from fusionlib.paper.chapter import check_parameters
-from fusionlib.paper.profiles import CHAPTERS
+from fusionlib.paper.chapter import CHAPTERS, check_parameters
 from fusionlib.paper.publish import fill, gains_markdown, publish
 from fusionlib.paper.run import main, make_plan
 from fusionlib.paper.tables import SCHEMA

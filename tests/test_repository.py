@@ -18,7 +18,8 @@ from matplotlib.testing.compare import compare_images
 
 from fusionlib import files
 from fusionlib.paper import drawing, figures
-from fusionlib.paper.profiles import CHAPTERS, PROFILES
+from fusionlib.paper.chapter import CHAPTERS
+from fusionlib.paper.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted((ROOT / "figures").glob("fig*.json"))

@@ -4,14 +4,8 @@ from fusionlib.paper import classified, figures, headroom, m87, patched, strateg
 from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
-from fusionlib.paper.profiles import (
-    PROFILES,
-    baseline_specs,
-    closure_specs,
-    headroom_specs,
-    patch_specs,
-    strategy_specs,
-)
+from fusionlib.paper.profiles import PROFILES
+from fusionlib.paper.specs import baseline_specs, closure_specs, headroom_specs, patch_specs, strategy_specs
 from fusionlib.paper.tables import (
     compare_observation,
     coverage_table,

@@ -1,6 +1,10 @@
-"""Run one chapter: percent script to notebook, parameters in, executed by papermill, kept only if it ran through."""
+"""The chapters, and how one is run: percent script to notebook, parameters in, executed by papermill, kept only if it
+ran through."""
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,56 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from fusionlib import files
+from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
-from fusionlib.paper.profiles import CHAPTERS, Chapter
+from fusionlib.paper.specs import baseline_specs, closure_specs, headroom_specs, patch_specs, strategy_specs
 
 KERNEL = "python3"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook: its name, the experiments it reads, and its time budget by profile [seconds], jobs included.
+
+    `also` are the experiments of the profile `wide` that it shows beside, those of them that are stored.
+    """
+
+    name: str
+    specs: Callable[..., list[Spec]]
+    budget: dict[str, int]
+    also: Callable[..., list[Spec]] | None = None
+
+
+def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]:
+    return partial(strategy_specs, only=names, all_coverages=all_coverages)
+
+
+def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
+    return []
+
+
+CHAPTERS = [
+    Chapter("00_sky_and_observation", _none, {"smoke": 30, "quick": 60, "paper": 120}),
+    Chapter("01_priors", headroom_specs, {"smoke": 90, "quick": 400, "paper": 28800}),
+    Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
+    Chapter(
+        "03_strategy_a",
+        _only("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image", all_coverages=True),
+        {"smoke": 120, "quick": 300, "wide": 4800, "paper": 14400},
+        partial(strategy_specs, "wide", only=("a:pixel",)),
+    ),
+    Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
+    Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
+    Chapter("06_patch_routing", patch_specs, {"smoke": 90, "quick": 400, "paper": 14400}),
+    Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
+    Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
+]
+
+
+def chapters_of(profile: str) -> list[Chapter]:
+    """The chapters that a profile has: those with a budget for it."""
+    return [chapter for chapter in CHAPTERS if profile in chapter.budget]
 
 
 def chapter_of(name: str) -> Chapter:

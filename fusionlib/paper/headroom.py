@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fusionlib import metrics, oracles, zoo
 from fusionlib import sky as skies
 from fusionlib.paper.experiment import Spec, device
-from fusionlib.paper.profiles import banks_of
+from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import score_table
 from fusionlib.priors import guard
 

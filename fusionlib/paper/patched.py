@@ -38,9 +38,10 @@ def resolution_table(specs: Sequence[Spec], banks: Sequence[Sequence[str]], cost
     found["settings_tried"] = [tried.get(m) for m in found.method]
     extra = [choice_of(m) for m in found.method]
     found = found.assign(choice=[e[0] for e in extra], l=[e[1] for e in extra], p=[e[2] for e in extra])
-    return found.merge(
-        costs[["method", "bank", "coverage", "flops", "ms"]], how="left", on=["method", "bank", "coverage"]
-    )
+    alone = costs[costs.method.str.startswith("single:")]  # whose bank is the prior itself: they stand in every bank
+    costs = pd.concat([costs, *(alone.assign(bank=name) for name in found.bank.unique())])
+    costs = costs[["method", "bank", "coverage", "flops", "ms"]].drop_duplicates(["method", "bank", "coverage"])
+    return found.merge(costs, how="left", on=["method", "bank", "coverage"])
 
 
 def choice_of(method: str) -> tuple[str, float, float]:

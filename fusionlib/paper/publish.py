@@ -13,9 +13,10 @@ import pandas as pd
 
 from fusionlib import files
 from fusionlib.paper import classified, drawing, figures, style
+from fusionlib.paper.chapter import CHAPTERS, chapters_of
 from fusionlib.paper.experiment import record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
-from fusionlib.paper.profiles import CHAPTERS, chapters_of, profile_of
+from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.run import job_seconds, make_plan
 
 KEPT = "scores"  # inside figures/: the published store

@@ -24,7 +24,15 @@ import yaml
 
 from fusionlib import files, zoo
 from fusionlib.baselines import COVERAGE, released_data
-from fusionlib.paper.chapter import chapter_of, failed_notebook, made_by, parameters_of, source
+from fusionlib.paper.chapter import (
+    Chapter,
+    chapter_of,
+    chapters_of,
+    failed_notebook,
+    made_by,
+    parameters_of,
+    source,
+)
 from fusionlib.paper.experiment import (
     HQS_GRID,
     RML_GRID,
@@ -40,7 +48,8 @@ from fusionlib.paper.experiment import (
 )
 from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
-from fusionlib.paper.profiles import FITTED, LEARNED, Chapter, chapters_of, profile_of
+from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.specs import FITTED, LEARNED
 from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
@@ -80,6 +89,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         "figures",
         "tables",
         "profiles",
+        "specs",
         "headroom",
         "strategies",
         "m87",

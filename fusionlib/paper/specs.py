@@ -1,0 +1,243 @@
+"""Which experiments each chapter needs, in a profile, with a bank."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from fusionlib import sky as skies
+from fusionlib.paper.experiment import Spec
+from fusionlib.paper.profiles import profile_of
+from fusionlib.zoo import BANKS, PRIORS
+
+
+def baseline_specs(
+    profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", observation: str = ""
+) -> list[Spec]:
+    """Chapter 02: every prior alone, their average, and RML, at every coverage and seed of the profile."""
+    p, bank = profile_of(profile), tuple(priors)
+    have = skies.split_sizes(len(skies.from_folder(sky).image) if sky else None)
+    n_train, n_test = min(p.n_train, have["train"]), min(p.n_test, have[p.split])
+    if min(n_train, n_test) < 1:
+        raise ValueError(
+            f"sky: {sky} has too few images; 10 are the least, {p.n_test} {p.split} images are used if there"
+        )
+    return [
+        Spec(
+            method,
+            members,
+            coverage,
+            n_train,
+            n_test if coverage == 1.0 else min(n_test, p.n_partial),
+            p.split,
+            seed,
+            steps=p.steps[kind],
+            grid=p.grid[kind],
+            sky=sky,
+            observation=observation,
+        )
+        for coverage in ((1.0,) if observation else p.coverages)
+        for method, members in methods(bank)
+        for kind in ("rml" if method == "rml" else "hqs",)
+        for seed in p.seeds
+    ]
+
+
+def methods(bank: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """Every prior of a bank alone, their average, and regularised maximum likelihood, each with the priors it needs."""
+    return [(f"single:{name}", (name,)) for name in bank] + [("average", bank)] * (len(bank) > 1) + [("rml", ())]
+
+
+FITTED = ("static_simplex", "static_affine", "single_identity", "noise_levels")
+ALONE = ("single_identity", "noise_levels", "closed_single", "closed_levels")  # controls, of one prior and the identity
+ORACLES = ("oracle:image", "oracle:affine", "oracle:8", "oracle:pixel")
+
+
+def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
+    """Chapter 01: single priors, simple weights, controls, oracles; with the bank, and with the bank less the torus."""
+    p = profile_of(profile)
+    rows = [s for s in baseline_specs(profile, priors, sky=sky) if s.coverage in p.headroom]
+    if not sky:  # the ceiling has seen our simulator's sky, and no other
+        rows += [replace(s, method="ceiling", priors=()) for s in rows if s.method == f"single:{priors[0]}"]
+    for bank in banks_of(priors):
+        found = [s for s in baseline_specs(profile, bank, sky=sky) if s.coverage in p.headroom]
+        rows += [s for s in found if s.method == "average"]
+        like = [s for s in found if s.method == f"single:{bank[0]}"]
+        rows += [
+            replace(s, method=method, priors=bank, grid=p.grid["fitted"])
+            for s in like
+            for method in (*FITTED, *ORACLES)
+            if any(name != "identity" for name in bank) or method not in ALONE
+        ]
+    return list(dict.fromkeys(rows))
+
+
+SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora")
+SUPERVISED = ("denoiser", "finetuned", "unet")
+NO_PRIORS = ("denoiser", "unet")
+NETWORKS = tuple(name for name in PRIORS if name not in ("identity", "tv"))
+CONTROLS = ("closed_single", "closed_levels")
+OURS = ("closed_form", "unrolled", "gradient:pixel")
+PARTIAL = (*CONTROLS, "closed_form")
+WIDE = (
+    *("ceiling", "static_affine", "denoiser", "finetuned", "unet"),
+    *(*CONTROLS, "closed_form", "gradient:pixel", "a:pixel"),
+)  # and single priors
+# endings of what smoke leaves out
+SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
+
+
+def strategy_specs(
+    profile: str,
+    priors: Sequence[str] = BANKS["main"],
+    *,
+    only: Sequence[str] = (
+        "a:image",
+        "a:8",
+        "a:pixel",
+        "a_meta:image",
+        "mgpf:image",
+        "b:image",
+        "b_meta:image",
+        "c:image",
+    ),
+    all_coverages: bool = False,
+    sky: str = "",
+    **_: Any,
+) -> list[Spec]:
+    """Chapters 03 to 05: the strategies `only`, and the rows beside which they stand, at full coverage.
+
+    With the bank all of them; with the bank less the torus the strategy at image resolution, ours and their controls.
+    With `all_coverages` also those of PARTIAL, and the rows of chapter 01, at the coverages of chapter 01.
+    """
+    p = profile_of(profile)
+    rows = [
+        s
+        for s in headroom_specs(profile, priors, sky=sky)
+        if (all_coverages or s.coverage == 1.0) and not s.method.startswith("oracle")
+    ]
+    for bank in banks_of(priors):
+        like = next(s for s in rows if s.method == "static_affine" and s.priors == bank)
+        whole = bank == tuple(priors)
+        wanted = only if whole else [m for m in only if m.endswith(":image")]
+        slow = SLOW if profile == "smoke" else ()
+        simple = (*SIMPLE, *SUPERVISED) if whole else ("csnet", "heldout", "lora", "finetuned")
+        for method in (*simple, *CONTROLS, *OURS, *wanted):
+            if method.endswith(slow) or (method == "unrolled" and not whole):
+                continue
+            if method in ALONE and set(bank) == {"identity"}:
+                continue
+            if method == "finetuned" and not any(name in NETWORKS for name in bank):
+                continue
+            members = () if method in NO_PRIORS else bank
+            rows.append(replace(like, method=method, grid=p.grid[grid_of(method)], priors=members))
+    few = [s for s in rows if s.method == "static_affine" and s.coverage < 1]
+    rows += [replace(s, method=method) for s in few for method in PARTIAL]
+    if profile == "wide":
+        rows = [s for s in rows if s.method in WIDE or s.method.startswith("single:")]
+    return list(dict.fromkeys(rows))
+
+
+RESOLVED = (
+    *(f"a:{side}" for side in ("image", "16", "8", "4", "pixel")),
+    *(f"{kind}:{side}" for kind in ("b", "c") for side in ("image", "8")),
+    *(f"closed_form:{side}" for side in ("image", "16", "8", "4", "coarse")),
+    *("closed_form", "b_separate:8"),
+)
+CHOSEN = ("expert:8/16", *(f"closed_expert:8/{l}" for l in (4, 16, 32)))
+PRICED = ("priced:0.0003", "priced:0.001", "priced:0.003", "priced:0.01")
+NUCLEI = ("top_p:image/0.5", "top_p:image/0.7", "top_p:image/0.9")
+FAR = ("closed_form:image", "closed_form:8", "closed_form", "closed_form:coarse", "a:image", "a:pixel", PRICED[1])
+FEW = ("closed_form:image", "closed_form:8", "closed_form", "a:image", "a:pixel")
+IN_LOCAL = ("average", "static_affine", "closed_form", "expert:16/2", "expert:16/4")
+
+
+def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
+    """Chapter 06: strategies at every resolution, who chooses, what is skipped; some with the bank less the torus, some
+    at the least coverage, and with the bank `local` those that compute by patch."""
+    p = profile_of(profile)
+    banks = [*banks_of(priors), BANKS["local"]]
+    rows: list[Spec] = []
+    for k, bank in enumerate(banks):
+        base = [s for s in baseline_specs(profile, bank, sky=sky) if s.method.startswith("single:")]
+        most = max(s.n_test for s in base)
+        if profile == "quick":  # six images are too few for differences within a strategy
+            base = [replace(s, n_test=most) for s in base]
+        local = k == len(banks) - 1
+        least = min(p.coverages)
+        rows += [s for s in base if s.coverage == 1.0 or (s.coverage == least and k == 0 and profile != "smoke")]
+        for coverage in (1.0, least):
+            like = next(s for s in base if s.coverage == coverage)
+            everything = (*RESOLVED, *CHOSEN, *PRICED, *NUCLEI, "static_affine")
+            wanted = IN_LOCAL if local else everything if k == 0 else FAR
+            wanted = wanted if coverage == 1.0 else FEW if k == 0 else ()
+            if profile == "smoke":
+                wanted = tuple(m for m in wanted if m in SMOKE_PATCHES) if coverage == 1.0 else ()
+            if set(bank) == {"identity"}:
+                wanted = ()
+            for method in wanted:
+                grid = p.grid["hqs" if method == "average" else grid_of(method)]
+                rows.append(replace(like, method=method, priors=bank, grid=grid))
+    return list(dict.fromkeys(rows))
+
+
+SMOKE_PATCHES = (
+    "closed_form:image",
+    "closed_form",
+    "a:image",
+    "closed_expert:8/16",
+    "priced:0.001",
+    "expert:16/2",
+)
+
+
+def grid_of(method: str) -> str:
+    """Which grid of a profile tunes a method that is fitted."""
+    kind = method.partition(":")[0]
+    return {"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")
+
+
+LEARNED = (
+    "unrolled",
+    "a",
+    "b",
+    "c",
+    "mgpf",
+    "gradient",
+    "top",
+    "a_meta",
+    "b_meta",
+    "lora",
+    "b_separate",
+    "expert",
+    "top_p",
+)
+
+
+def banks_of(priors: Sequence[str]) -> list[tuple[str, ...]]:
+    """A bank, and what is left of it without the torus, the near-domain prior."""
+    bank = tuple(priors)
+    far = tuple(name for name in bank if name != "torus")
+    return [bank, far] if 1 < len(far) < len(bank) else [bank]
+
+
+def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
+    """Chapter 10: the same methods on uncalibrated data: black holes, then objects of each family of the profile."""
+    p = profile_of(profile)
+    n_train, n_test, n_family = p.closures
+    return [
+        Spec(
+            method,
+            members,
+            1.0,
+            n_train,
+            n_family if family else n_test,
+            p.split,
+            regime="uncalibrated",
+            steps=p.steps[kind],
+            grid=p.grid["rml_closures" if method == "rml" else kind],
+            family=family,
+        )
+        for method, members in methods(tuple(priors))
+        for kind in ("rml" if method == "rml" else "closures",)
+        for family in ("", *p.families)
+    ]
