@@ -161,9 +161,9 @@ if runs:
 #   as operations do: what is left of the loop is small.
 # - Computing a prior in some patches alone saves what its operations predict, within a few per cent. In the bank
 #   `local`, two or four patches of 16 pixels per prior are no worse than its best network, and no better either.
-# - The small galaxy network of the bank `local` is better alone (31.0 dB) than the larger one trained on the same images
-#   that stands in the other banks, and than FFDNet, the best single prior of `far`: the gains in `far` would be 0.4 dB
-#   smaller against it. How well a network denoises says little of how well it serves in the loop.
+# - The small galaxy network of the bank `local` is better alone (31.0 dB) than the larger one trained on the same
+#   images that stands in the other banks, and than FFDNet, the best single prior of `far`: the gains in `far` would be
+#   0.4 dB smaller against it. How well a network denoises says little of how well it serves in the loop.
 #
 # The oracles of chapter 01 show what is left: patches of 8 pixels picked by the truth lie 0.9 dB above the torus.
 

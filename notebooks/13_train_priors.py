@@ -39,8 +39,8 @@ for name in train:
 #
 # All are trained with Adam, a cosine rate, averaged weights and noise levels log-uniform between `sigma_low` and
 # `sigma_high`, on the CPU; `seconds` is what it took there. The weights of the last step ship: no checkpoint was
-# chosen, neither on this sky nor on another. `faces` takes no steps: it is a Gaussian on the
-# 400 principal components of its images, turned and moved, solved for.
+# chosen, neither on this sky nor on another. `faces` takes no steps: it is a Gaussian on the 400 principal components
+# of its images, turned and moved, solved for.
 
 # %%
 recipes = trained.recipe_table()
