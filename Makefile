@@ -44,7 +44,7 @@ test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' 
 	@.venv-interop/bin/python -m pytest tests/interop
 
 train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)
-	@$(BIN)/python -m fusionlib.training torus galaxies digits faces sr local_torus local_galaxies local_photographs sky
+	@$(BIN)/python -m fusionlib.training torus galaxies unet_galaxies digits faces sr local_torus local_photographs sky
 
 weights:  ## ship what `make train` made: copy it into fusionlib/weights
 	@cp -v build/training/*.safetensors fusionlib/weights/

@@ -36,9 +36,9 @@ class ExpertChoice(nn.Module):
         o = given(outputs)
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
         stage, away = nearest(self.router.levels, s, len(x))
-        phi, trust = self.router.trusted(x, s, o, data_step, stage, away)
+        phi, known = self.router.trusted(x, s, o, data_step, stage, away)
         there = chosen(self.router(x, sigma, o, data_step), o, self.l, self.shared)
-        w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage] * trust[:, None, None], phi) * there
+        w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage] * known[:, None, None], phi) * there
         null = torch.zeros(len(w), 1, 1, 1).to(w)
         null[self.shared] = 1
         return w * (1 - null) + null * (1 - (w * (1 - null)).sum(0))

@@ -30,8 +30,9 @@ def context(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor
 
 def spread(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
     """Local disagreement of the priors, and what they change on the mean, over sigma."""
-    apart = outputs.std(0) if len(outputs) > 1 else torch.zeros_like(x)
-    away = (x - outputs.mean(0)).abs()
+    m = outputs.mean(0)
+    apart = ((outputs - m).square().sum(0) / max(len(outputs) - 1, 1)).clamp(min=1e-12).sqrt()
+    away = (x - m).abs()
     return torch.cat([smooth(apart, 1.5), smooth(away, 1.5)], 1).div(sigma).clamp(max=SPREAD)
 
 
@@ -60,12 +61,25 @@ def _peak(m: Tensor) -> Tensor:
     return smooth(m, 4.0).amax((2, 3), keepdim=True).clamp(min=0.05)
 
 
+def typical_of(means: Tensor) -> Tensor:
+    """Mean and greatest deviation (2, F) of image means (n, F) of what a gate sees."""
+    mean = means.mean(0)
+    return torch.stack([mean, (means - mean).abs().amax(0).clamp(min=1e-3)])
+
+
+def trust(means: Tensor, typical: Tensor) -> Tensor:
+    """How far image means (B, F) are what was fitted, (B,): 1 up to 3.5 times the greatest deviation of the fit, 0 from
+    6 times on. `typical` (2, F) or, one per image, (B, 2, F)."""
+    mean, most = typical.unbind(-2)
+    return ((6 - ((means - mean).abs() / most).amax(1)) / 2.5).clamp(0, 1)
+
+
 class ClosedForm(nn.Module):
     """The gate: for each of K noise levels coefficients `theta` (K, N, F) of N priors and F features.
 
     `typical` (K, 2, F) are mean and greatest deviation of the features' image means over the images of the fit. Where
     an image, or sigma, lies outside what was fitted the weights go back to the average of the priors: as fitted up to
-    1.5 times that deviation and one step of the levels, the average from 2.5 times and two steps on. `cell` pixels
+    3.5 times that deviation and one step of the levels, the average from 6 times and two steps on. `cell` pixels
     share a weight (`Cell`). `kept`, bool (K, N): the priors there are at each level, the others are not
     called; all of them by default.
     """
@@ -130,8 +144,8 @@ class ClosedForm(nn.Module):
         away: Tensor,
         theta: Tensor,
     ) -> Tensor:
-        phi, trust = self.trusted(x, s, o, data_step, stage, away)
-        w = torch.einsum("bnf,bfhw->nbhw", theta[stage] * trust[:, None, None], phi)
+        phi, known = self.trusted(x, s, o, data_step, stage, away)
+        w = torch.einsum("bnf,bfhw->nbhw", theta[stage] * known[:, None, None], phi)
         return w + (1 - w.sum(0)) / len(w)
 
     def trusted(
@@ -140,9 +154,7 @@ class ClosedForm(nn.Module):
         """The features (B, F, h, w), and how far they and sigma are what was fitted: 1 to 0, (B,)."""
         phi = maps(self.features, x, o, s, data_step, self.cell)
         gap = self.levels.diff().abs().max() if len(self.levels) > 1 else torch.tensor(0.1).to(s)
-        mean, most = self.typical[stage].unbind(1)
-        off = ((phi.mean((2, 3)) - mean).abs() / most).amax(1)
-        return phi, (2.5 - off).clamp(0, 1) * (2 - away / gap).clamp(0, 1)
+        return phi, trust(phi.mean((2, 3)), self.typical[stage]) * (2 - away / gap).clamp(0, 1)
 
 
 def maps(

@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from fusionlib.priors import PriorBank
 from fusionlib.routing import Learned
 
 Data = Sequence[tuple[Physics, Tensor, Any]]  # instrument, truth (B, 1, H, W), data
+Policy = Literal["own", "average", "white"]
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -42,23 +43,38 @@ Fit = Callable[[list[Stage]], Callable[[Stage], Tensor]]  # learns from the stag
 
 
 def along_trajectory(
-    bank: PriorBank, data: Data, sigmas: Sequence[float], lam: float, fit: Fit, batch: int = 32
+    bank: PriorBank,
+    data: Data,
+    sigmas: Sequence[float],
+    lam: float,
+    fit: Fit,
+    *,
+    policy: Policy = "own",
+    batch: int = 32,
 ) -> None:
-    """Run `pnp.hqs` on labelled images, with `fit` at every iteration saying how the outputs are fused from then on."""
-    images = [physics.start(y) for physics, _, y in data]
+    """Run `pnp.hqs` on labelled images, with `fit` at every iteration saying how the outputs are fused from then on.
+
+    `policy` says which images it is fitted on: those that its `own` iterations lead to, those of the `average` of the
+    priors, or the truth in `white` noise. Only the first are what it will see.
+    """
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy must be one of {get_args(Policy)}, got {policy!r}")
+    images, rng = [physics.start(y) for physics, _, y in data], torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for sigma in sigmas:
             stages = []
             for z, (physics, truth, y) in zip(images, data, strict=True):
-                step = _data_step(physics, y, lam / sigma**2)
-                x = step(z)
+                step = data_step(physics, y, lam / sigma**2)
+                white = policy == "white"
+                x = truth + sigma * torch.randn(truth.shape, generator=rng).to(truth) if white else step(z)
                 outputs = torch.cat([bank(part, sigma) for part in x.split(batch)], 1)
                 stages.append(Stage(truth, x, outputs, step, sigma))
             fuse = fit(stages)
-            images = [fuse(stage) for stage in stages]
+            images = [stage.outputs.mean(0) if policy == "average" else fuse(stage) for stage in stages]
 
 
-def _data_step(physics: Physics, y: Any, rho: float) -> DataStep:
+def data_step(physics: Physics, y: Any, rho: float) -> DataStep:
+    """What a loop knows of the data at penalty `rho`."""
     return lambda v: physics.prox(v, y, rho)
 
 
@@ -89,13 +105,14 @@ def fit_closed_form(
     cell: cf.Cell = 1,
     price: float = 0.0,
     cost: Sequence[float] = (),
+    policy: Policy = "own",
 ) -> dict[str, Tensor]:
     """`theta` (K, N, F), `typical` (K, 2, F) and `ridge` (K,) of a `ClosedForm` gate for `pnp.hqs`.
 
     `cell` pixels share a weight (`closed_form.Cell`). The ridge of each iteration is the one of `ridges` that
     predicts held-out labels best, in `folds` parts. With a `price`, in dB of that prediction's error per unit of the
     priors' `cost` (N,), an iteration goes without the priors that are not worth theirs:
-    `kept` (K, N) tells.
+    `kept` (K, N) tells. `policy` as in `along_trajectory`.
     """
     found: dict[str, list[Tensor]] = {"theta": [], "typical": [], "ridge": [], "kept": []}
     if price and len(cost) != len(bank):
@@ -117,7 +134,7 @@ def fit_closed_form(
         gate = cf.ClosedForm(level, theta[None], typical[None], features, cell, kept[None]).to(stages[0].x.device)
         return lambda s: _fused(gate(s.x, s.sigma, s.outputs, s.data_step), s.outputs)
 
-    along_trajectory(bank, data, sigmas, lam, fit)
+    along_trajectory(bank, data, sigmas, lam, fit, policy=policy)
     if not price:
         del found["kept"]
     return {name: torch.stack(values) for name, values in found.items()}
@@ -132,9 +149,8 @@ def solve_stage(
         columns = (apart[:-1, None] * phi[None]).flatten(0, 1)  # the last prior is what the others leave
         normal.add(position % folds, columns, target)
         seen.append(phi.mean(1))
-    means = torch.stack(seen)
-    typical = torch.stack([means.mean(0), (means - means.mean(0)).abs().amax(0).clamp(min=1e-3)])
-    theta, ridge = means.new_zeros(n, means.shape[1]), ridges[0]
+    typical = cf.typical_of(torch.stack(seen))
+    theta, ridge = typical.new_zeros(n, typical.shape[1]), ridges[0]
     if n > 1:
         solved, ridge, _ = normal.solve(ridges)
         theta[:-1] = solved.view(n - 1, -1).to(theta)
@@ -194,13 +210,18 @@ def _worth_calling(
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a gradient fit goes: AdamW steps at each iteration of the loop (the first gets `first` times as many)."""
+    """How a gradient fit goes: AdamW steps at each iteration of the loop (the first gets `first` times as many).
+
+    With `subsets` it sees, half of the time, one of so many random subsets of the priors, at least two of them: for
+    gates that take any number of priors.
+    """
 
     steps: int = 40
     first: int = 4
     rate: float = 3e-3
     decay: float = 1e-4
     batch: int = 16
+    subsets: int = 0
     seed: int = 0
 
 
@@ -217,12 +238,14 @@ def fit_gate(
     objective: Objective = MSE,
     schedule: Schedule = USUAL,
     separate: bool = False,
+    policy: Policy = "own",
 ) -> list[tuple[Learned, nn.Module | None]]:
     """A gate, and adapters if `make` gives some, for each iteration of `pnp.hqs`, fitted by gradient descent.
 
     Both together, or with `separate` first the gate on the bare outputs, then, the gate frozen, the adapters, each for
     half of the steps. Each iteration starts from the one before it. Images are mirrored and turned by right angles at
-    random, the maps that the gate looks at with them. Deterministic from the seed of the `schedule`.
+    random, the maps that the gate looks at with them. `policy` as in `along_trajectory`. Deterministic from the seed of
+    the `schedule`.
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)
@@ -253,7 +276,7 @@ def fit_gate(
 
         return fuse
 
-    along_trajectory(bank, data, sigmas, lam, fit)
+    along_trajectory(bank, data, sigmas, lam, fit, policy=policy)
     return fitted
 
 
@@ -272,8 +295,11 @@ def _descend(
 ) -> None:
     """Fit one iteration's gate and adapters in place."""
     sigma = stages[0].sigma
-    maps = torch.cat([gate.look(s.x, s.sigma, s.outputs, s.data_step) for s in stages]).clone()
     outputs = torch.cat([s.outputs for s in stages], 1).clone()
+    views = []
+    for there in _subsets(len(outputs), schedule.subsets, rng):
+        seen = torch.cat([gate.look(s.x, s.sigma, s.outputs[there], s.data_step) for s in stages]).clone()
+        views.append((seen, there))
     truth = torch.cat([s.truth for s in stages]).clone()
     parameters = [p for module in (gate, adapters) if module is not None for p in module.parameters()]
     parameters = [p for p in parameters if p.requires_grad]
@@ -281,8 +307,9 @@ def _descend(
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = schedule.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         chosen = torch.randint(len(truth), (min(schedule.batch, len(truth)),), generator=rng)
-        k = int(torch.randint(4, (), generator=rng)) + 4 * int(torch.randint(2, (), generator=rng))
-        seen, o, x = (turned(t, k) for t in (maps[chosen], outputs[:, chosen], truth[chosen]))
+        k = int(torch.randint(8, (), generator=rng))
+        maps, there = views[step // 2 % len(views[1:]) + 1 if schedule.subsets and step % 2 else 0]
+        seen, o, x = (turned(t, k) for t in (maps[chosen], outputs[there][:, chosen], truth[chosen]))
         w = gate.weigh(seen)
         o = adapters(o, sigma) if adapters is not None else o
         loss = objective(_fused(w, o, gate.sharp), x, w, o)
@@ -290,3 +317,9 @@ def _descend(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
+
+
+def _subsets(n: int, count: int, rng: torch.Generator) -> list[Tensor]:
+    """All of n priors, and `count` random subsets of at least two."""
+    sizes = [int(torch.randint(2, n, (), generator=rng)) if n > 2 else n for _ in range(count)]
+    return [torch.arange(n), *(torch.randperm(n, generator=rng)[:size].sort().values for size in sizes)]

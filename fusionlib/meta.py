@@ -240,7 +240,8 @@ class Course:
     """How meta-learning along a trajectory goes: `rounds` at each iteration of the loop, `first` times as many at the
     first; `tasks` episodes a round with support and query of at most `k` images; `steps` of descent with `rate` inside,
     on the parameters whose names start with one of `inner` (the router's head), `shots` of them on the labelled images
-    in the end. The loss is `log_mse`."""
+    in the end. With `unseen` the labelled images are adapted to, but are no condition of the training. The loss is
+    `log_mse`."""
 
     rule: str = "maml"
     rounds: int = 20
@@ -253,6 +254,7 @@ class Course:
     outer: float = 3e-3
     inner: tuple[str, ...] = ("head", "gate.head")
     priors: int | None = None
+    unseen: bool = False
     seed: int = 0
 
 
@@ -290,7 +292,7 @@ def fit_meta(
             for more in tasks[1 : len(data)]:
                 target = _together(target, more)
             pools = [target, *tasks[len(data) :]]
-            large = [p for p in pools if len(p.truth) > 1]  # of one image there is no support and query
+            large = [p for p in pools[course.unseen :] if len(p.truth) > 1]  # of one there is no support and query
             theta = meta_fit(
                 module,
                 large,

@@ -199,13 +199,13 @@ class Gaussian(nn.Module):
 # What the shipped networks are; `training.RECIPES` says what they were trained on
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "torus": lambda: Denoiser(0.12, Body(4)),
-    "galaxies": lambda: Denoiser(0.12, Body(4)),
+    "galaxies": lambda: Denoiser(0.12, LocalBody(4)),
+    "unet_galaxies": lambda: Denoiser(0.12, Body(4)),
     "faces": Gaussian,
     "digits": Score,
     "sr": lambda: SuperResolution(0.4),
     "sky": lambda: Denoiser(0.08, Body(4, widths=(32, 64, 96))),
     "local_torus": lambda: Denoiser(0.12, LocalBody(4)),
-    "local_galaxies": lambda: Denoiser(0.12, LocalBody(4)),
     "local_photographs": lambda: Denoiser(0.4, LocalBody(4)),
 }
 

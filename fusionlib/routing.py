@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fusionlib.gates import DataStep, given
 
 Select = Callable[[Tensor], Tensor]  # logits (N, B, h, w) to weights that sum to 1 over N
+BOUND = 0.5
 
 
 # --- from logits to weights ---
@@ -22,8 +23,12 @@ def dense(logits: Tensor) -> Tensor:
 
 
 def affine(logits: Tensor) -> Tensor:
-    """Weights free of sign that sum to one: 1 / N + logits less their mean."""
-    return logits - logits.mean(0, keepdim=True) + 1 / len(logits)
+    """Weights free of sign that sum to one: 1 / N + logits less their mean, the logits bounded by `BOUND`.
+
+    Unbounded ones blow up on single images, iteration after iteration.
+    """
+    bounded = BOUND * torch.tanh(logits / BOUND)
+    return bounded - bounded.mean(0, keepdim=True) + 1 / len(logits)
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
@@ -101,7 +106,7 @@ class Encoder(nn.Module):
     Three 3 x 3 convolutions with strides up to `cell`, on padding by reflection; per image mean and deviation.
     """
 
-    def __init__(self, maps: int, channels: int = 16, cell: int | None = None):
+    def __init__(self, maps: int, channels: int = 12, cell: int | None = None):
         super().__init__()
         if cell is not None and (cell < 1 or cell & (cell - 1)):
             raise ValueError(f"Encoder: cell must be a power of 2 or None (one per image), got {cell}")
@@ -121,6 +126,17 @@ class Encoder(nn.Module):
         if self.cell is None:
             return torch.cat([h.mean((2, 3), keepdim=True), h.std((2, 3), keepdim=True)], 1)
         return F.avg_pool2d(h, self.pool)
+
+
+class Pixels(nn.Module):
+    """Maps (B, M, H, W) to their own means over a `grid` x `grid`, (B, M grid^2, 1, 1): no encoder, nothing learned."""
+
+    def __init__(self, maps: int, grid: int = 8):
+        super().__init__()
+        self.grid, self.channels = grid, maps * grid**2
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(maps, self.grid).flatten(1)[:, :, None, None]
 
 
 class Linear(nn.Module):
@@ -210,7 +226,7 @@ class Router(Learned):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | Pixels,
         head: nn.Module,
         select: Select = dense,
         shared: int | None = None,
@@ -275,7 +291,7 @@ class MultiGate(Learned):
 
     maps = 3
 
-    def __init__(self, groups: Sequence[Sequence[int]], channels: int = 16, cell: int | None = None):
+    def __init__(self, groups: Sequence[Sequence[int]], channels: int = 8, cell: int | None = None):
         super().__init__()
         self.groups = [list(g) for g in groups]
         members = sorted(i for g in self.groups for i in g)
@@ -293,7 +309,7 @@ class MultiGate(Learned):
         return torch.cat(parts)[order.argsort()]
 
 
-def cosine_router(n: int, cell: int | None, channels: int = 16, shared: int | None = None) -> Router:
+def cosine_router(n: int, cell: int | None, channels: int = 12, shared: int | None = None) -> Router:
     """Cosine routing of n priors on the image, dense softmax."""
     encoder = Encoder(Router.maps, channels, cell)
     return Router(encoder, Cosine(encoder.channels, n), shared=shared)

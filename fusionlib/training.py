@@ -41,7 +41,8 @@ class Recipe:
 
 RECIPES = {
     "torus": Recipe("torus", {"turns": True, "zoom": 1.15, "shift": 0.1}),
-    "galaxies": Recipe("galaxies", {"turns": True, "zoom": 1.3, "shift": 0.2}),
+    "galaxies": Recipe("galaxies", {"turns": True, "zoom": 1.3, "shift": 0.2}, steps=3000),
+    "unet_galaxies": Recipe("galaxies", {"turns": True, "zoom": 1.3, "shift": 0.2}),
     "faces": Recipe("faces", {"zoom": 1.3, "tilt": 15.0}, steps=0),
     "digits": Recipe(
         "digits",
@@ -51,7 +52,6 @@ RECIPES = {
     "sr": Recipe("photographs", {}),
     "sky": Recipe("sky", {"turns": True, "zoom": 1.0, "shift": 0.05}, steps=6000),
     "local_torus": Recipe("torus", {"turns": True, "zoom": 1.15, "shift": 0.1}, steps=3000),
-    "local_galaxies": Recipe("galaxies", {"turns": True, "zoom": 1.3, "shift": 0.2}, steps=3000),
     "local_photographs": Recipe("photographs", {}, steps=3000),
 }
 

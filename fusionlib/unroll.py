@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep
-from fusionlib.learn import Data
+from fusionlib.learn import Data, data_step
 
 
 class _Step(nn.Module):
@@ -58,7 +58,7 @@ def fit_unrolled(
         for physics, _, y in data:
             z = physics.start(y)
             for sigma in sigmas[:first]:
-                z = module(z, sigma, _data_step(physics, y, lam / sigma**2))
+                z = module(z, sigma, data_step(physics, y, lam / sigma**2))
             images.append(z)
     optimiser = torch.optim.Adam(list(moved.values()), lr=rate)
     rng = torch.Generator().manual_seed(seed)
@@ -70,14 +70,10 @@ def fit_unrolled(
         z = images[which][chosen]
         tensors = {f"prior.{name}": start[name] + size[name] * moved[name] for name in names}
         for sigma in sigmas[first:]:
-            data_step = _data_step(physics, y[chosen], lam / sigma**2)
-            z = checkpoint(functional_call, module, tensors, (z, sigma, data_step), use_reentrant=False)
+            step_now = data_step(physics, y[chosen], lam / sigma**2)
+            z = checkpoint(functional_call, module, tensors, (z, sigma, step_now), use_reentrant=False)
         loss = (z - truth[chosen]).square().mean((1, 2, 3)).log().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     return {name: (start[name] + size[name] * moved[name]).detach() for name in names}
-
-
-def _data_step(physics, y, rho: float) -> DataStep:
-    return lambda v: physics.prox(v, y, rho)

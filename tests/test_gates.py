@@ -47,8 +47,9 @@ def test_dense_weights_lie_on_the_simplex_and_every_prior_has_a_gradient():
 
 
 def test_affine_weights_sum_to_one_with_any_sign():
-    w = routing.affine(logits())
-    assert torch.allclose(w.sum(0), torch.ones_like(w[0])) and (w < 0).any() and (w > 1).any()
+    w = routing.affine(100 * logits())
+    assert torch.allclose(w.sum(0), torch.ones_like(w[0])) and (w < 0).any() and (w > 0.5).any()
+    assert (w - 1 / len(w)).abs().max() <= 2 * routing.BOUND  # whatever the logits
 
 
 @pytest.mark.row(5)
@@ -256,7 +257,7 @@ def test_what_is_trained_is_small_beside_what_is_frozen():
     """Counted, not quoted: one iteration's gate of strategy A against bank `main` misses the essay's thousandth."""
     frozen = sum(p.numel() for p in zoo.bank(zoo.BANKS["main"]).parameters())
     trained = sum(p.numel() for p in cosine_router(8, None).parameters())
-    assert frozen > 2_000_000 and 1e-3 < trained / frozen < 4e-3
+    assert frozen > 1_500_000 and 1e-3 < trained / frozen < 4e-3
 
 
 def test_staged_gates_serve_each_noise_level():

@@ -64,7 +64,7 @@ def test_losses_are_what_they_say():
     with pytest.raises(ValueError, match="main must be one of"):
         Objective("huber")(y, x, w, o)
     with pytest.raises(ValueError, match="need weights on the simplex"):
-        Objective(entropy=0.1)(y, x, affine(torch.randn(3, 4, 2, 2)), o)
+        Objective(entropy=0.1)(y, x, affine(5 * torch.randn(3, 4, 2, 2)), o)
 
 
 @pytest.mark.row(32, 45)

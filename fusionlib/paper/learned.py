@@ -58,7 +58,7 @@ def strategy_b(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
 
 def strategy_c(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
     """Peer voting on the outputs; the diversity term is in its objective."""
-    return Voter(Encoder(Voter.maps, 16, cell)), None
+    return Voter(Encoder(Voter.maps, cell=cell)), None
 
 
 def strategy_mgpf(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
@@ -70,7 +70,7 @@ def strategy_mgpf(priors: tuple[str, ...], cell: int | None, shared: int) -> Par
 
 def free(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
     """Ours: linear routing with what the data say in view, weights free of sign that sum to one."""
-    encoder = Encoder(Router.maps, 16, cell)
+    encoder = Encoder(Router.maps, cell=cell)
     return Router(encoder, Linear(encoder.channels, len(priors)), affine), None
 
 
@@ -149,7 +149,7 @@ def expert(argument: str, priors: tuple[str, ...], steps: int, device: torch.dev
     size, l = patches(argument)
 
     def build(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
-        encoder = Encoder(Router.maps, 16, cell)
+        encoder = Encoder(Router.maps, cell=cell)
         choose = partial(expert_choice, l=l, shared=shared)
         return Router(encoder, Cosine(encoder.channels, len(priors)), choose, skips=True, sharp=True), None
 

@@ -138,6 +138,7 @@ MARKERS = {
 }
 SHORT = {"tv": "TV", "ffdnet": "FFDNet", "sr": "SR", "rml": "RML", "closed_form": "closed form", "unet": "U-Net"}
 SHORT |= {"local_photographs": "photographs", "local_galaxies": "galaxies", "local_torus": "torus"}
+SHORT |= {"unet_galaxies": "galaxies, U-Net"}
 SHORT |= {"static_affine": "static, free", "static_simplex": "static, simplex"}
 
 

@@ -18,6 +18,7 @@ from fusionlib.pnp import hqs, schedule
 from fusionlib.torus import tori
 from fusionlib.wrappers import Reduced
 
+BODIES = {"torus": ("torus", "local_torus"), "galaxies": ("unet_galaxies", "galaxies")}  # U-Net, three convolutions
 SETTINGS = {"sigmas": schedule(0.2, 0.02, 16), "lam": 0.1}
 
 
@@ -92,6 +93,15 @@ def family_table(n: int, seed: int = 505) -> pd.DataFrame:
             image = hqs(y, array, prior, **SETTINGS).image  # type: ignore[arg-type]
             rows.append((name, family, float(metrics.psnr(image, truth).mean())))
     return pd.DataFrame(rows, columns=["prior", "family", "psnr"])
+
+
+def choice_table(families: pd.DataFrame) -> pd.DataFrame:
+    """images, unet, local, bank: mean PSNR over the families with either body; which one stands in bank `main`."""
+    mean = families.groupby("prior").psnr.mean()
+    rows = [
+        (name, mean[unet], mean[local], "unet" if unet == name else "local") for name, (unet, local) in BODIES.items()
+    ]
+    return pd.DataFrame(rows, columns=["images", "unet", "local", "bank"])
 
 
 def precision_table(n: int, seed: int = 505) -> pd.DataFrame:
