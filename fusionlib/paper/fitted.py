@@ -8,6 +8,7 @@ import torch
 
 from fusionlib import files
 from fusionlib.losses import Objective
+from fusionlib.meta import Course
 from fusionlib.paper import learned, solved
 from fusionlib.paper.method import Method
 
@@ -31,8 +32,8 @@ MAKERS: dict[str, Maker] = {
     "expert": learned.expert,
     "top": learned.top,
     "top_p": learned.nucleus,
-    "a_meta": partial(learned.learned, learned.strategy_a, meta=True),
-    "b_meta": partial(learned.learned, learned.strategy_b, meta=True),
+    "a_meta": partial(learned.learned, learned.strategy_a, course=Course()),
+    "b_meta": partial(learned.learned, learned.strategy_b, course=Course()),
     "lora": learned.low_rank,
     "denoiser": partial(learned.denoiser, False),
     "finetuned": partial(learned.denoiser, True),

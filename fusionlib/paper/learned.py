@@ -15,9 +15,9 @@ from fusionlib.families import FAMILIES, geometric
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Staged
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
-from fusionlib.learn import MSE, fit_gate
+from fusionlib.learn import MSE, USUAL, Policy, Schedule, fit_gate
 from fusionlib.losses import Objective
-from fusionlib.meta import fit_meta
+from fusionlib.meta import Course, fit_meta
 from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
 from fusionlib.paper.solved import best_single
 from fusionlib.pnp import Reconstruction
@@ -92,25 +92,30 @@ def learned(
     *,
     kind: str = "fused",
     objective: Objective = MSE,
+    schedule: Schedule = USUAL,
+    policy: Policy = "own",
     select: Callable[[Tensor], Tensor] | None = None,
-    meta: bool = False,
+    course: Course | None = None,
     separate: bool = False,
+    without: str = "",
 ) -> Method:
     """A gate, and adapters, per iteration, stored in half precision; `select` replaces the gate's own when used, and
     what it gives no weight is not called.
 
-    With `meta` they are meta-learned over other conditions and then adapted to the labelled images; with `separate` the
-    gate is fitted first, the adapters after it.
+    With a `course` they are meta-learned over other conditions and then adapted to the labelled images, otherwise
+    fitted to these (`learn.fit_gate`). The prior `without` joins after the fit: for gates that take any number.
     """
     bank, size = zoo.bank(priors).to(device), cell(argument)
 
     def fit(s: Settings, data: Data) -> Fitted:
-        shared, sigmas = best_single(s, data, priors, steps, device), sigmas_of(s, steps)
-        make = partial(build, priors, size, shared)
-        if meta:
-            found = fit_meta(bank, data, conditions(device), sigmas, s["lam"], make)
+        there = tuple(name for name in priors if name != without)
+        shared, sigmas = best_single(s, data, there, steps, device), sigmas_of(s, steps)
+        make, some = partial(build, there, size, shared), zoo.bank(there).to(device)
+        if course:
+            found = fit_meta(some, data, conditions(device), sigmas, s["lam"], make, course=course)
         else:
-            found = fit_gate(bank, data, sigmas, s["lam"], make, objective=objective, separate=separate)
+            how = {"objective": objective, "schedule": schedule, "policy": policy, "separate": separate}
+            found = fit_gate(some, data, sigmas, s["lam"], make, **how)  # type: ignore[arg-type]
         state = {f"{k}.{name}": v.half() for k, part in enumerate(found) for name, v in both(part).state_dict().items()}
         return state | {"shared": torch.tensor(shared)}
 

@@ -7,11 +7,11 @@ from torch import nn
 
 from fusionlib import metrics, zoo
 from fusionlib.choice import ExpertChoice, fit_expert_choice
-from fusionlib.closed_form import Cell, ClosedForm
+from fusionlib.closed_form import ALL, Cell, ClosedForm
 from fusionlib.csnet import CsNet, fit_csnet
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Staged, Static
-from fusionlib.learn import fit_closed_form, fit_static
+from fusionlib.learn import Policy, fit_closed_form, fit_static
 from fusionlib.oracles import NoiseLevels
 from fusionlib.paper.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
 from fusionlib.priors import PriorBank
@@ -42,14 +42,18 @@ def static(simplex: bool) -> tuple[Solve, Gate]:
     )
 
 
-def closed(cell: Cell = 1, price: float = 0.0) -> tuple[Solve, Gate]:
-    """Weights linear in local features; with a `price` per hundredth of the bank's operations, of some priors alone."""
+def closed(cell: Cell = 1, price: float = 0.0, without: str = "", policy: Policy = "own") -> tuple[Solve, Gate]:
+    """Weights linear in local features, all but those of the name `without`; with a `price` per hundredth of the bank's
+    operations, of some priors alone."""
+    features = [f for f in ALL if f.__name__ != without]
 
     def solve(bank: PriorBank, data: Data, sigmas: list[float], lam: float) -> Fitted:
-        return fit_closed_form(bank, data, sigmas, lam, cell=cell, price=price, cost=shares(bank) if price else ())
+        how = {"cell": cell, "price": price, "cost": shares(bank) if price else (), "policy": policy}
+        return fit_closed_form(bank, data, sigmas, lam, features=features, **how)  # type: ignore[arg-type]
 
     def gate(sigmas: list[float], found: Fitted) -> nn.Module:
-        return ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"], cell=cell, kept=found.get("kept"))
+        kept = found.get("kept")
+        return ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"], features, cell, kept)
 
     return solve, gate
 
@@ -86,10 +90,18 @@ def solved(
     return over(zoo.bank(priors).to(device), how, kind, steps, device)
 
 
-def closed_form(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+def closed_form(
+    argument: str,
+    priors: tuple[str, ...],
+    steps: int,
+    device: torch.device,
+    *,
+    without: str = "",
+    policy: Policy = "own",
+) -> Method:
     """`argument`: the resolution (by default pixel), or `coarse`: image, 16, 4 and 1 pixel together."""
     size = (None, 16, 4, 1) if argument == "coarse" else cell(argument or "pixel")
-    return solved(closed(size), "fused", argument, priors, steps, device)
+    return solved(closed(size, without=without, policy=policy), "fused", argument, priors, steps, device)
 
 
 def priced(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
