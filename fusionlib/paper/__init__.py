@@ -1,11 +1,18 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import classified, figures, headroom, m87, patched, strategies, trained
+from fusionlib.paper import analysed, classified, figures, headroom, m87, patched, strategies, trained
 from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
 from fusionlib.paper.profiles import PROFILES
-from fusionlib.paper.specs import baseline_specs, closure_specs, headroom_specs, patch_specs, strategy_specs
+from fusionlib.paper.specs import (
+    baseline_specs,
+    closure_specs,
+    headroom_specs,
+    patch_specs,
+    strategy_specs,
+    weight_specs,
+)
 from fusionlib.paper.tables import (
     compare_observation,
     coverage_table,
@@ -19,6 +26,7 @@ from fusionlib.paper.tables import (
 __all__ = [
     "PROFILES",
     "Spec",
+    "analysed",
     "arrays",
     "baseline_specs",
     "classified",
@@ -46,5 +54,6 @@ __all__ = [
     "strategy_specs",
     "trained",
     "tuned",
+    "weight_specs",
     "write_table",
 ]

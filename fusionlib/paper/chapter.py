@@ -16,7 +16,14 @@ from papermill.exceptions import PapermillExecutionError
 from fusionlib import files
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
-from fusionlib.paper.specs import baseline_specs, closure_specs, headroom_specs, patch_specs, strategy_specs
+from fusionlib.paper.specs import (
+    baseline_specs,
+    closure_specs,
+    headroom_specs,
+    patch_specs,
+    strategy_specs,
+    weight_specs,
+)
 
 KERNEL = "python3"
 
@@ -55,6 +62,7 @@ CHAPTERS = [
     Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("06_patch_routing", patch_specs, {"smoke": 90, "quick": 400, "paper": 14400}),
+    Chapter("08_weight_analysis", weight_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),

@@ -26,6 +26,17 @@ from fusionlib.paper.figures_patches import (
 )
 from fusionlib.paper.figures_strategies import curves, weights
 from fusionlib.paper.figures_trained import fig13_data, fig13_families, fig13_losses, fig13_samples
+from fusionlib.paper.figures_weights import (
+    fig08_alignment,
+    fig08_calibration,
+    fig08_disagreement,
+    fig08_embeddings,
+    fig08_m87,
+    fig08_occlusion,
+    fig08_regret,
+    fig08_regret_maps,
+    fig08_structure,
+)
 
 __all__ = [
     "curves",
@@ -41,6 +52,15 @@ __all__ = [
     "fig06_pareto",
     "fig06_regions",
     "fig06_resolution",
+    "fig08_alignment",
+    "fig08_calibration",
+    "fig08_disagreement",
+    "fig08_embeddings",
+    "fig08_m87",
+    "fig08_occlusion",
+    "fig08_regret",
+    "fig08_regret_maps",
+    "fig08_structure",
     "fig09_accuracy",
     "fig09_cost",
     "fig09_shape",

@@ -95,6 +95,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         "m87",
         "trained",
         "patched",
+        "analysed",
         "classified",
     )
     code = files.code_hash(*(f"paper.{part}" for part in parts))

@@ -6,6 +6,7 @@ WIDTH = 7.0  # inches, a full text width
 SKY = "inferno"  # intensity
 SKY_TOP = 0.5  # every intensity map is shown on 0 .. SKY_TOP; photon rings may exceed it
 SIGNED = "RdBu_r"  # what can be negative
+ERROR = "cividis"  # sizes of errors
 DPI = 150
 
 # Colour-blind safe (Okabe & Ito); the same method has the same colour in every figure

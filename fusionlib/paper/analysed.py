@@ -1,0 +1,348 @@
+"""Chapter 08: who is trusted when and where, what a weight means, and whether disagreement tells the error."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from scipy.ndimage import gaussian_gradient_magnitude
+from torch import Tensor
+
+from fusionlib import metrics
+from fusionlib.fusion import FusedPrior, spread
+from fusionlib.learn import data_step
+from fusionlib.losses import collapse
+from fusionlib.metrics import bootstrap
+from fusionlib.oracles import Oracle, error_correlation, simplex_weights
+from fusionlib.paper.experiment import Spec, arrays, method_of, observed, prior_of, tuned
+from fusionlib.paper.m87 import Source, reconstruct
+from fusionlib.paper.method import sigmas_of
+from fusionlib.paper.patched import regions
+from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.routing import Router
+
+CLASSES = ("bright core", "photon ring", "strong edge", "shadow", "spiral arms", "flat sky")
+ORACLES = {"image": 64, "8 px": 8, "pixel": 1}
+
+
+class Seen(NamedTuple):
+    """A reconstruction of `truth` (B, 1, H, W) watched from inside: the image each iteration gave to the priors `x`
+    (K, B, 1, H, W), what they returned `outputs` (K, N, B, 1, H, W), their `weights` (K, N, B, h, w), and the `fused`
+    images (K, B, 1, H, W)."""
+
+    spec: Spec
+    sigmas: list[float]
+    truth: Tensor
+    x: Tensor
+    outputs: Tensor
+    weights: Tensor
+    fused: Tensor
+
+
+def fused_prior(spec: Spec) -> tuple[FusedPrior, dict[str, float]]:
+    """As `prior_of`. Raises ValueError where what is fitted is not a fused prior."""
+    prior, settings = prior_of(spec)
+    if not isinstance(prior, FusedPrior):
+        raise ValueError(f"fused_prior: {spec.method} has no weights to analyse")
+    return prior, settings
+
+
+def _loop(spec: Spec, prior: FusedPrior, settings: dict[str, float], array: Any, y: Any) -> Reconstruction:
+    return hqs(y, array, prior, sigmas=sigmas_of(settings, spec.steps), lam=settings["lam"])
+
+
+@torch.inference_mode()
+def watch(spec: Spec, n: int) -> Seen:
+    """An experiment's reconstruction of `n` development images."""
+    (prior, settings), array = fused_prior(spec), arrays(spec)[0]
+    truth, y = observed(spec, "dev", n, 0, array)
+    given, outputs, fused = [], [], []
+
+    def note(module: Any, args: Any, out: Any) -> None:
+        given.append(args[0])
+        outputs.append(out)
+
+    watched = prior.adapters if prior.adapters is not None else prior.bank
+    hooks = [prior.bank.register_forward_hook(note)]
+    if prior.adapters is not None:
+        hooks.append(watched.register_forward_hook(lambda module, args, out: fused.append(out)))
+    result = _loop(spec, prior, settings, array, y)
+    for hook in hooks:
+        hook.remove()
+    adapted = fused or outputs
+    weights = result.record["weights"]
+    images = [(spread(w, *truth.shape[2:]) * o).sum(0) for w, o in zip(weights, adapted, strict=True)]
+    sigmas = sigmas_of(settings, spec.steps)
+    return Seen(spec, sigmas, truth, torch.stack(given), torch.stack(adapted), weights, torch.stack(images))
+
+
+def weight_table(found: Sequence[Seen]) -> pd.DataFrame:
+    """method, prior, iteration, sigma, weight, lo, hi: mean and middle 80 % over images and places."""
+    rows = []
+    for s in found:
+        if not torch.allclose(s.weights.sum(1), torch.ones(1, device=s.weights.device), atol=1e-3):
+            raise ValueError(f"weights of {s.spec.method} do not sum to one")
+        flat = s.weights.flatten(2).cpu().numpy()
+        low, high = np.quantile(flat, (0.1, 0.9), axis=2)
+        for k, sigma in enumerate(s.sigmas):
+            for i, prior in enumerate(s.spec.priors):
+                rows.append((s.spec.method, prior, k + 1, sigma, flat[k, i].mean(), low[k, i], high[k, i]))
+    return pd.DataFrame(rows, columns=["method", "prior", "iteration", "sigma", "weight", "lo", "hi"])
+
+
+def collapse_table(found: Sequence[Seen]) -> pd.DataFrame:
+    """method, iteration, and `losses.collapse` of the weights, where they are on the simplex, at the first, middle and
+    last iteration."""
+    rows = [
+        {"method": s.spec.method, "iteration": k + 1, **collapse(s.weights[k])}
+        for s in found
+        if bool((s.weights >= 0).all())
+        for k in (0, len(s.weights) // 2, len(s.weights) - 1)
+    ]
+    return pd.DataFrame(rows)
+
+
+# --- by structure ---
+
+
+def classes(truth: Tensor) -> Tensor:
+    """CLASSES of each image, bool (6, B, H, W), no pixel in two: where it is brighter than 0.7 of its peak; the rest of
+    the ring (a quarter of the peak); of what is left the tenth with the steepest gradient; what the ring encloses;
+    arms, brighter than 0.03 of the peak; and the sky."""
+    ring, core, sky = regions(truth)
+    image = truth[:, 0] / truth[:, 0].amax((1, 2), keepdim=True)
+    slope = torch.from_numpy(np.stack([gaussian_gradient_magnitude(u, 1.0) for u in image.cpu().numpy()])).to(truth)
+    bright = image > 0.7
+    rest = ~(ring | bright)
+    steep = torch.stack([s >= s[r].quantile(0.9) for s, r in zip(slope, rest, strict=True)]) & rest
+    rest &= ~steep
+    return torch.stack(
+        [bright, ring & ~bright, steep, core & rest, sky & rest & (image > 0.03), sky & rest & (image <= 0.03)]
+    )
+
+
+def structure_table(found: Sequence[Seen]) -> pd.DataFrame:
+    """method, prior, structure, weight, more, lo, hi, p, p_holm, simplex.
+
+    `weight` in a class of pixels, over iterations and images; `more` than in the whole image, paired by image, with its
+    95 % interval, the p value of Wilcoxon's signed-rank test, and the same after Holm over all rows of the method.
+    `simplex`: the weights without sign that come nearest to the fused images there, which unlike those free of sign
+    say how much of each prior is in them.
+    """
+    parts = []
+    for s in found:
+        rows = []
+        wide = spread(s.weights.flatten(0, 1), *s.truth.shape[2:])[:, :, 0].unflatten(0, s.weights.shape[:2]).mean(0)
+        for name, where in zip(CLASSES, classes(s.truth), strict=True):
+            there = where.flatten(1).any(1)
+            inside = where[there].float()
+            mean = (wide[:, there] * inside).sum((2, 3)) / inside.sum((1, 2))  # (N, images)
+            more = (mean - wide[:, there].mean((2, 3))).cpu().numpy()
+            alone = _nearest(s, where)
+            for i, prior in enumerate(s.spec.priors):
+                told = bootstrap(more[i])
+                p = stats.wilcoxon(more[i]).pvalue if np.ptp(more[i]) > 0 else 1.0
+                rows.append((s.spec.method, prior, name, float(mean[i].mean()), *told, p, float(alone[i])))
+        columns = ["method", "prior", "structure", "weight", "more", "lo", "hi", "p", "simplex"]
+        part = pd.DataFrame(rows, columns=columns)
+        parts.append(part.assign(p_holm=holm(part.p.to_numpy())))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _nearest(s: Seen, where: Tensor) -> Tensor:
+    """Simplex weights (N,) of the outputs that come nearest to the fused images at the pixels `where`."""
+    apart = (s.outputs - s.fused[:, None])[:, :, :, 0]  # (K, N, B, H, W)
+    columns = apart.transpose(0, 1)[:, :, where].flatten(1)
+    return simplex_weights(columns @ columns.T)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values corrected for their number (Holm 1979)."""
+    order, count = np.argsort(p), len(p)
+    corrected = np.maximum.accumulate(p[order] * (count - np.arange(count))).clip(max=1)
+    return corrected[np.argsort(order)]
+
+
+@torch.inference_mode()
+def occlusion_table(spec: Spec, n: int) -> pd.DataFrame:
+    """prior, loss, lo, hi: PSNR lost when a prior's output is replaced by the others' mean, all else as fitted."""
+    (prior, settings), array = fused_prior(spec), arrays(spec)[0]
+    truth, y = observed(spec, "dev", n, 0, array)
+    whole = metrics.psnr(_loop(spec, prior, settings, array, y).image, truth)
+    rows = []
+    for i, name in enumerate(spec.priors):
+        hook = prior.bank.register_forward_hook(_without(i))
+        image = _loop(spec, prior, settings, array, y).image
+        hook.remove()
+        rows.append((name, *bootstrap((whole - metrics.psnr(image, truth)).cpu().numpy())))
+    return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])
+
+
+def _without(i: int) -> Callable[..., Tensor]:
+    def replaced(module: Any, args: Any, out: Tensor) -> Tensor:
+        others = (out.sum(0) - out[i]) / (len(out) - 1)
+        return torch.cat([out[:i], others[None], out[i + 1 :]])
+
+    return replaced
+
+
+# --- what was learned ---
+
+
+def embedding_arrays(spec: Spec, s: Seen) -> dict[str, np.ndarray]:
+    """`prior` (K', N, 2) and `image` (K', B, 2): cosine routing's embeddings and its view of the images, as unit
+    vectors on their first two principal axes, at the first, middle and last iteration; `share` of the variance."""
+    gates = cast(Any, fused_prior(spec)[0].gate).gates
+    found: dict[str, list[np.ndarray]] = {"prior": [], "image": [], "share": []}
+    chosen = (0, len(gates) // 2, len(gates) - 1)
+    array = arrays(spec)[0]
+    _, y = observed(spec, "dev", len(s.truth), 0, array)
+    _, settings = fused_prior(spec)
+    for k in chosen:
+        router, sigma = gates[k], s.sigmas[k]
+        assert isinstance(router, Router)
+        head = cast(Any, router.head)
+        step = data_step(array, y, settings["lam"] / sigma**2)
+        with torch.inference_mode():
+            h = head.project(router.encoder(router.look(s.x[k], sigma, None, step)))
+        unit = torch.cat([torch.nn.functional.normalize(v, dim=1) for v in (head.embeddings, h.mean((2, 3)))])
+        unit = unit.detach().double().cpu()
+        _, singular, axes = torch.linalg.svd(unit - unit.mean(0), full_matrices=False)
+        flat = ((unit - unit.mean(0)) @ axes[:2].T).numpy()
+        n = len(head.embeddings)
+        found["prior"].append(flat[:n])
+        found["image"].append(flat[n:])
+        found["share"].append(np.array(float((singular[:2] ** 2).sum() / (singular**2).sum())))
+    names = {"name": np.array(spec.priors), "iteration": np.array([k + 1 for k in chosen])}
+    return {k: np.stack(v) for k, v in found.items()} | names
+
+
+def cka(a: Tensor, b: Tensor) -> float:
+    """Linear centred kernel alignment of features a (B, P), b (B, Q) of the same B images (Kornblith et al. 2019)."""
+    ga, gb = (u @ u.T for u in (a - a.mean(0), b - b.mean(0)))
+    return float((ga * gb).sum() / (ga.norm() * gb.norm()).clamp(min=1e-12))
+
+
+@torch.inference_mode()
+def alignment_table(spec: Spec, s: Seen) -> pd.DataFrame:
+    """iteration, prior, other, cka_before, cka_after, correlation_before, correlation_after: outputs, and their errors,
+    of two priors before and after strategy B's adapters, at the first, middle and last iteration."""
+    prior, _ = fused_prior(spec)
+    adapters, rows = cast(Any, prior.adapters), []
+    for k in (0, len(s.sigmas) // 2, len(s.sigmas) - 1):
+        bare = prior.bank(s.x[k], s.sigmas[k])
+        both = (bare, adapters(bare, s.sigmas[k]))
+        errors = [error_correlation(o, s.truth) for o in both]
+        for i, name in enumerate(spec.priors):
+            for j in range(i):
+                alike = [cka(o[i].flatten(1), o[j].flatten(1)) for o in both]
+                rows.append((k + 1, name, spec.priors[j], *alike, *(float(e[i, j]) for e in errors)))
+    columns = ["iteration", "prior", "other", "cka_before", "cka_after", "correlation_before", "correlation_after"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+# --- what is left ---
+
+
+def regret_table(found: Sequence[Seen]) -> pd.DataFrame:
+    """method, oracle, iteration, regret: how much nearer to the truth [dB] the best pick of the same outputs is, one
+    pick per image, patch or pixel."""
+    rows = []
+    for s in found:
+        for k in range(len(s.sigmas)):
+            for name, cell in ORACLES.items():
+                best = _picked(s, k, cell)
+                regret = metrics.psnr(best, s.truth) - metrics.psnr(s.fused[k], s.truth)
+                rows.append((s.spec.method, name, k + 1, float(regret.mean())))
+    return pd.DataFrame(rows, columns=["method", "oracle", "iteration", "regret"])
+
+
+def _picked(s: Seen, k: int, cell: int) -> Tensor:
+    oracle = Oracle(cast(Any, None), s.truth, cell)
+    return (oracle.weights(s.outputs[k])[:, :, None] * s.outputs[k]).sum(0)
+
+
+def regret_arrays(s: Seen, n: int) -> dict[str, np.ndarray]:
+    """`truth`, `fused`, `regret` (n, H, W) at the last iteration: squared error of the fused image less that of the
+    best pick per patch of 8 pixels, as signed square roots."""
+    k = len(s.sigmas) - 1
+    apart = (s.fused[k] - s.truth).square() - (_picked(s, k, 8) - s.truth).square()
+    regret = apart.sign() * apart.abs().sqrt()
+    return {"truth": _flat(s.truth, n), "fused": _flat(s.fused[k], n), "regret": _flat(regret, n)}
+
+
+# --- disagreement ---
+
+
+def _flat(images: Tensor, n: int) -> np.ndarray:
+    return images[:n, 0].cpu().numpy()
+
+
+@torch.inference_mode()
+def alone(specs: Sequence[Spec], n: int) -> Tensor:
+    """What each prior makes of `n` development images by itself, (N, B, 1, H, W), each with its own settings."""
+    found = []
+    for spec in specs:
+        settings, _, fitted = tuned(spec)
+        array = arrays(spec)[0]
+        truth, y = observed(spec, "dev", n, 0, array)
+        found.append(method_of(spec).run(settings, fitted, array, y, truth, None).image)
+    return torch.stack(found)
+
+
+def disagreement_arrays(s: Seen, singles: Tensor, n: int) -> dict[str, np.ndarray]:
+    """`truth`, `fused`, `error`, `disagreement` (n, H, W): the last of the standard deviation of `singles`."""
+    return {
+        "truth": _flat(s.truth, n),
+        "fused": _flat(s.fused[-1], n),
+        "error": _flat((s.fused[-1] - s.truth).abs(), n),
+        "disagreement": _flat(singles.std(0), n),
+    }
+
+
+def calibration_table(found: Sequence[Seen], singles: Tensor, bins: int = 12) -> pd.DataFrame:
+    """method, bin, disagreement, error: pixels of all images by their disagreement, its mean and the root mean square
+    error there."""
+    rows, d = [], singles.std(0).flatten().cpu().numpy()
+    for s in found:
+        e = (s.fused[-1] - s.truth).flatten().cpu().numpy()
+        for k, part in enumerate(np.array_split(np.argsort(d), bins)):
+            rows.append((s.spec.method, k, d[part].mean(), np.sqrt(np.mean(e[part] ** 2))))
+    return pd.DataFrame(rows, columns=["method", "bin", "disagreement", "error"])
+
+
+def error_map_table(found: Sequence[Seen], singles: Tensor) -> pd.DataFrame:
+    """method, guess, correlation, lo, hi: rank correlation per image of the absolute error with the priors'
+    disagreement, each by itself or inside the loop's last iteration, and with two maps that need no second prior: the
+    image itself and its gradient."""
+    rows = []
+    for s in found:
+        error, image = (s.fused[-1] - s.truth).abs().flatten(1).cpu().numpy(), s.fused[-1][:, 0].cpu().numpy()
+        guesses = {
+            "disagreement, each by itself": singles.std(0).flatten(1).cpu().numpy(),
+            "disagreement inside the loop": s.outputs[-1].std(0).flatten(1).cpu().numpy(),
+            "brightness": np.stack([u.ravel() for u in image]),
+            "gradient": np.stack([gaussian_gradient_magnitude(u, 1.0).ravel() for u in image]),
+        }
+        for name, guess in guesses.items():
+            found_r = [stats.spearmanr(a, b).statistic for a, b in zip(error, guess, strict=True)]
+            rows.append((s.spec.method, name, *bootstrap(np.array(found_r))))
+    return pd.DataFrame(rows, columns=["method", "guess", "correlation", "lo", "hi"])
+
+
+def disagreement_on(specs: Sequence[Spec], sources: Sequence[Source]) -> dict[str, np.ndarray]:
+    """`source` (S,), `fused` and `disagreement` (S, H, W): the average of the priors on uncalibrated data, real or not,
+    and the standard deviation of what each makes by itself, all moved onto the average's image; for the simulated twin
+    also `error`."""
+    found: dict[str, list[np.ndarray]] = {"fused": [], "disagreement": [], "error": []}
+    for source in sources:
+        images = {s.method: torch.from_numpy(reconstruct(s, source)["denoised"])[None, None] for s in specs}
+        fused = images.pop("average")
+        moved = torch.stack([metrics.best_shift(image, fused) for image in images.values()])
+        found["fused"].append(fused[0, 0].numpy())
+        found["disagreement"].append(moved.std(0)[0, 0].numpy())
+        if source.truth is not None:
+            found["error"].append((fused - metrics.best_shift(source.truth, fused))[0, 0].abs().numpy())
+    return {k: np.stack(v) for k, v in found.items() if v} | {"source": np.array([s.name for s in sources])}

@@ -1,0 +1,177 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · What the weights say
+#
+# **Who is trusted when and where, does a weight mean what it seems to, and does disagreement tell the error?**
+#
+# The strategies as they were fitted in chapters 03 to 05, with the whole bank, on development images at full coverage;
+# every reconstruction watched from inside.
+
+# %%
+import pandas as pd
+import torch
+from IPython.display import display
+
+from fusionlib import paper, zoo
+from fusionlib.baselines import released_data
+from fusionlib.paper import analysed, m87
+
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+
+# %% tags=["parameters"]
+profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
+priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
+sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
+observation: str = ""  # UVFITS file of the observation; by default the released one, if it lies in the folder data
+
+# %%
+out = paper.output(profile)
+found, lacking = zoo.available(priors)
+specs = [s for s in paper.weight_specs(profile, found, sky=sky) if s.seed == 0]
+uncalibrated = [s for s in specs if s.regime == "uncalibrated"]
+single = [s for s in specs if s.method.startswith("single:") and s.regime == "calibrated"]
+specs = [s for s in specs if s not in (*single, *uncalibrated)]
+n = {"smoke": 6, "quick": 32}.get(profile, 100)
+seen = {s.method: analysed.watch(s, n) for s in specs}
+facts = {"profile": profile, "split": "dev", "seeds": [0], "images": n}
+
+# %% [markdown]
+# ## Over the iterations
+#
+# Mean and middle 80 % over images and places; the noise level falls from left to right (`sigma` in the table).
+# Weights free of sign may be negative, and exceed one.
+
+# %%
+weights = analysed.weight_table(list(seen.values()))
+paper.write_table(weights, "tab08_weights", out)
+paper.save(paper.figures.weights, weights, out, "fig08_weights", **facts)
+
+# %% [markdown]
+# ## By structure
+#
+# The truth tells where an image is bright, ring, edge, shadow, faint arm or empty. How much more a prior weighs there
+# than in the whole image, with the strategies that weigh pixels: averaged over iterations, paired by image; a star where
+# Wilcoxon's test says so after Holm's correction over the table. `simplex` in the table are the weights *without* sign
+# that come nearest to what was fused there: where priors agree, weights free of sign can be traded among them at no
+# cost, and only these can be read as shares.
+
+# %%
+local = [s for s in seen.values() if s.weights.shape[-1] > 1]
+structure = analysed.structure_table(local)
+paper.write_table(structure, "tab08_structure", out)
+if local:
+    display(paper.save(paper.figures.fig08_structure, structure, out, **facts))
+
+# %% [markdown]
+# ## A weight, and what is lost without it
+#
+# For each prior its output is replaced by the mean of the others', all else as fitted, and the loop runs again. A
+# weight that meant importance would rise with the loss.
+
+# %%
+occluded = []
+for method in [m for m in ("a:image", "closed_form") if m in seen]:
+    lost = analysed.occlusion_table(seen[method].spec, n)
+    mean = weights[weights.method == method].groupby("prior").weight.mean()
+    occluded.append(lost.assign(method=method, weight=lost.prior.map(mean)))
+occlusion = pd.concat(occluded, ignore_index=True)
+paper.write_table(occlusion, "tab08_occlusion", out)
+paper.save(paper.figures.fig08_occlusion, occlusion, out, **facts)
+
+# %%
+ranked = {m: part.weight.corr(part.loss, "spearman") for m, part in occlusion.groupby("method")}
+pd.Series(ranked, name="rank correlation of weight and loss").round(2)
+
+# %% [markdown]
+# ## Collapse
+#
+# Entropies over log N, of each image's own weights and of the mean weights; `greatest` the largest weight. 1 and 1 is
+# the plain average; a small `batch_entropy` a gate that always picks the same prior.
+
+# %%
+collapsed = analysed.collapse_table(list(seen.values()))
+paper.write_table(collapsed, "tab08_collapse", out)
+collapsed.round(3)
+
+# %% [markdown]
+# ## What cosine routing has learned
+#
+# Strategy A keeps a direction for each prior and turns every image into one; priors near an image weigh more. Both as
+# unit vectors on their two principal axes.
+
+# %%
+if "a:image" in seen:
+    embedded = analysed.embedding_arrays(seen["a:image"].spec, seen["a:image"])
+    display(paper.save(paper.figures.fig08_embeddings, embedded, out, **facts))
+
+# %% [markdown]
+# ## Do adapters align the priors?
+#
+# Every pair of priors before and after strategy B's adapters: linear CKA of the outputs over images, and the
+# correlation of their errors. Below the dotted line the adapters have made them less alike.
+
+# %%
+if "b:image" in seen:
+    alignment = analysed.alignment_table(seen["b:image"].spec, seen["b:image"])
+    paper.write_table(alignment, "tab08_alignment", out)
+    display(paper.save(paper.figures.fig08_alignment, alignment, out, **facts))
+
+# %% [markdown]
+# ## Regret
+#
+# How much nearer to the truth the best single pick of the very same outputs would have been, if somebody knew it. Below
+# zero the mixture is better than any pick. The map: squared error of the fused image less that of the best pick per
+# patch of 8 pixels, at the last iteration (its signed root).
+
+# %%
+regret = analysed.regret_table(list(seen.values()))
+paper.write_table(regret, "tab08_regret", out)
+paper.save(paper.figures.fig08_regret, regret, out, **facts)
+
+# %%
+best = seen["closed_form"] if "closed_form" in seen else next(iter(seen.values()))
+paper.save(paper.figures.fig08_regret_maps, analysed.regret_arrays(best, 3), out, **facts)
+
+# %% [markdown]
+# ## Disagreement as an error map
+#
+# Where the priors disagree, somebody is wrong. Is the standard deviation of what each makes of the data by itself a map
+# of the error of the fused image, one that needs no truth? Rank correlation with the absolute error, image by image,
+# beside the disagreement inside the loop and two guesses that need no second prior, the image itself and its gradient;
+# and the error by how large the disagreement is.
+
+# %%
+alone = analysed.alone(single, n)
+paper.save(paper.figures.fig08_disagreement, analysed.disagreement_arrays(best, alone, 3), out, **facts)
+
+# %%
+guesses = analysed.error_map_table(list(seen.values()), alone)
+paper.write_table(guesses, "tab08_error_maps", out)
+guesses.round(2)
+
+# %%
+calibration = analysed.calibration_table(list(seen.values()), alone)
+paper.write_table(calibration, "tab08_calibration", out)
+paper.save(paper.figures.fig08_calibration, calibration, out, **facts)
+
+# %% [markdown]
+# On M87, from uncalibrated data, with the average of the priors (chapter 10), and on its simulated twin, where the
+# error is known.
+
+# %%
+sources, told = m87.sources(observation or next(map(str, released_data()), ""))
+pictures = analysed.disagreement_on(uncalibrated, sources)
+paper.save(paper.figures.fig08_m87, pictures, out, **facts)
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+paper.show(paper.provenance(chapter="08_weight_analysis", profile=profile, priors=found, sky=sky, data=told))
