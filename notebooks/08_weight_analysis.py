@@ -57,10 +57,10 @@ paper.save(paper.figures.weights, weights, out, "fig08_weights", **facts)
 # ## By structure
 #
 # The truth tells where an image is bright, ring, edge, shadow, faint arm or empty. How much more a prior weighs there
-# than in the whole image, with the strategies that weigh pixels: averaged over iterations, paired by image; a star where
-# Wilcoxon's test says so after Holm's correction over the table. `simplex` in the table are the weights *without* sign
-# that come nearest to what was fused there: where priors agree, weights free of sign can be traded among them at no
-# cost, and only these can be read as shares.
+# than in the whole image, with the strategies that weigh pixels: averaged over iterations, paired by image; a star
+# where Wilcoxon's test says so after Holm's correction over the table. `simplex` in the table are the weights *without*
+# sign that come nearest to what was fused there: where priors agree, weights free of sign can be traded among them at
+# no cost, and only these can be read as shares.
 
 # %%
 local = [s for s in seen.values() if s.weights.shape[-1] > 1]
