@@ -147,24 +147,18 @@ if runs:
 #
 # In the quick profile, with its 12 labelled images:
 #
-# - Strategies A and C gain with every step from the image to the patch (C: 0.6 dB at 8 pixels), A further to the pixel:
-#   0.35 dB over one weight per image with the torus in the bank, 0.5 dB without, 0.4 dB at a tenth of the coverage, all
-#   intervals above zero. B, whose adapters act before the weights, does not gain from patches.
-# - The closed form gains from the pixel where there is something to win (without the torus, 0.3 dB). With the torus
-#   twelve labels do not carry so many coefficients: one weight per image or per 16 pixels is safer than per pixel, and
-#   all scales in one ridge are worse than the pixel alone. On single images it then fails by several decibels.
+# - Strategies A and C gain from patches, A further from the pixel: 0.3 dB over one weight per image with the torus in
+#   the bank, 0.6 dB without. B, whose adapters act before the weights, does not gain.
+# - Twelve labels hardly carry the coefficients of a closed form per pixel: coarser weights are level with it or above,
+#   and fail less on single images.
 # - Expert choice by gradient is as good as token choice at 8 pixels; in closed form it is worse than the dense gate it
-#   is made from. Fitting the gate before the adapters is no worse than fitting both together.
+#   is made from.
 # - Most calls of priors can be spared: at the smallest price the fit keeps a tenth of the operations. With the torus in
-#   the bank that is no worse than calling all of them (fewer coefficients fail less often), without it it costs 0.2 dB.
-#   The largest weights of strategy A's gate that reach one half are no worse than all of them. Time falls almost as far
-#   as operations do: what is left of the loop is small.
+#   the bank that is no worse than calling all of them (fewer coefficients fail less often). Time falls almost as far as
+#   operations do: what is left of the loop is small.
 # - Computing a prior in some patches alone saves what its operations predict, within a few per cent. In the bank
-#   `local`, two or four patches of 16 pixels per prior are no worse than its best network, and no better either.
-# - The small galaxy network of the bank `local` is better alone (31.0 dB) than the larger one trained on the same
-#   images that stands in the other banks, and than FFDNet, the best single prior of `far`: the gains in `far` would be
-#   0.4 dB smaller against it. How well a network denoises says little of how well it serves in the loop.
-#
+#   `local`, two or four patches of 16 pixels per prior are no better than its best network.
+
 # The oracles of chapter 01 show what is left: patches of 8 pixels picked by the truth lie 0.9 dB above the torus.
 
 # %% [markdown]
