@@ -21,6 +21,7 @@ from fusionlib.paper.run import job_seconds, make_plan
 
 KEPT = "scores"  # inside figures/: the published store
 LARGE = 400_000  # bytes
+LONG = 8.0
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -160,9 +161,9 @@ def publish(profile: str) -> None:
 
 def _publish_scores(folder: Path, profile: str) -> None:
     """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's run
-    and of the wide one, of the others those at partial coverage and of uncalibrated data; what chapter 09 trains. So a
-    fresh checkout has less to compute. What is stale goes. Fits of more than LARGE bytes (networks) stay here, their
-    scores go instead."""
+    and of the wide one, of the others those at partial coverage, of uncalibrated data and of jobs of more than LONG
+    seconds; what chapter 09 trains. So a fresh checkout has less to compute. What is stale goes. Fits of more than
+    LARGE bytes (networks) stay here, their scores go instead."""
     kept = set()
     for name in {profile, "quick", "wide", "paper"}:
         for spec in (s for chapter in chapters_of(name) for s in chapter.specs(name)):
@@ -170,6 +171,7 @@ def _publish_scores(folder: Path, profile: str) -> None:
             large = fit.exists() and fit.stat().st_size > LARGE
             score = record_key(spec)
             slow = large or spec.coverage < 1 or spec.regime == "uncalibrated" or name in ("wide", "paper")
+            slow = slow or job_seconds(spec) > LONG
             kept |= {score} if slow or (folder / f"{score}.npz").exists() else set()
             kept |= set() if large else {fit.stem}
     kept |= set(classified.keys(profile))
