@@ -52,6 +52,15 @@ def test_affine_weights_sum_to_one_with_any_sign():
     assert (w - 1 / len(w)).abs().max() <= 2 * routing.BOUND  # whatever the logits
 
 
+def test_a_head_on_pooled_pixels_sees_these_alone():
+    x = torch.rand(2, 3, 16, 16)
+    h = routing.Pixels(3, grid=4)(x)
+    assert h.shape == (2, 48, 1, 1) and torch.isclose(h[1, 5, 0, 0], x[1, 0, 4:8, 4:8].mean())
+    router = routing.Router(routing.Pixels(routing.Router.maps), routing.Linear(routing.Router.maps * 64, 4))
+    w = router(image(), 0.1)
+    assert w.shape[2:] == (1, 1) and torch.allclose(w.sum(0), torch.ones_like(w[0]))
+
+
 @pytest.mark.row(5)
 def test_top_k_is_dense_for_all_and_without_gradient_for_one():
     s = logits()

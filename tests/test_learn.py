@@ -18,7 +18,7 @@ from fusionlib import (
 )
 from fusionlib import closed_form as cf
 from fusionlib.gates import Staged
-from fusionlib.learn import Schedule, fit_closed_form, fit_gate
+from fusionlib.learn import Schedule, along_trajectory, data_step, fit_closed_form, fit_gate
 from fusionlib.losses import (
     Objective,
     batch_entropy,
@@ -178,6 +178,43 @@ def test_gradient_fits_are_deterministic_and_leave_the_priors_alone():
     for (a, _), (b, _) in zip(*runs, strict=True):
         assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
     assert all(torch.equal(v, before[k]) for k, v in full.state_dict().items())
+
+
+def test_images_a_fit_is_shown_are_those_of_its_policy():
+    array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
+    y, bank, sigmas = array.observe(sky.fine, 0), zoo.bank(NAMES), [0.3, 0.2]
+    seen = {}
+    for policy in ("own", "average", "white"):
+        kept = seen[policy] = []
+
+        def fit(stages, kept=kept):
+            kept.append(stages[0])
+            return lambda s: s.outputs[2]
+
+        along_trajectory(bank, [(array, sky.image, y)], sigmas, 0.1, fit, policy=policy)
+    first, second = seen["own"]
+    assert torch.equal(second.x, data_step(array, y, 0.1 / 0.2**2)(first.outputs[2]))
+    assert torch.equal(seen["average"][1].x, data_step(array, y, 0.1 / 0.2**2)(first.outputs.mean(0)))
+    for stage, sigma in zip(seen["white"], sigmas, strict=True):
+        assert (stage.x - sky.image).std() == pytest.approx(sigma, rel=0.03)
+    with pytest.raises(ValueError, match="policy must be one of"):
+        along_trajectory(bank, [(array, sky.image, y)], sigmas, 0.1, fit, policy="black")
+
+
+def test_random_subsets_reach_a_gate_that_takes_any_number():
+    array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
+    data, counts = [(array, sky.image, array.observe(sky.fine, 0))], []
+
+    class Counting(Voter):
+        def weigh(self, maps):
+            counts.append(maps.shape[1])
+            return super().weigh(maps)
+
+    bank = zoo.bank([*NAMES, "galaxies"])
+    make = lambda: (Counting(Encoder(Voter.maps, 4)), None)  # noqa: E731
+    fit_gate(bank, data, [0.2], 0.1, make, schedule=Schedule(steps=6, first=2, subsets=3))
+    steps = counts[:12]
+    assert steps[::2] == [4] * 6 and set(steps[1::2]) <= {2, 3}  # all, then some, in turn
 
 
 @pytest.mark.row(7)

@@ -212,3 +212,7 @@ def test_meta_learning_along_the_trajectory_adapts_to_the_labels_and_comes_back_
             image = FusedPrior(bank, *found).fuse(x, 0.2, step).image
         error[rule, shots] = (image - sky.image).square().mean()
     assert error["maml", 5] < 0.99 * error["maml", 0] and error["metasgd", 5] < 0.99 * error["maml", 0]
+    zero = replace(course, unseen=True, shots=0)  # then the labels say nothing, whatever they are
+    wrong = [(array, sky.image.flip(2), data[0][2])]
+    ((one, _),), ((two, _),) = (fit_meta(bank, d, others, [0.2], 0.1, make, course=zero) for d in (data, wrong))
+    assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import files, hqs, lora, meta, metrics, routing, schedule, unroll
+from fusionlib import Interferometer, black_holes, files, hqs, lora, meta, metrics, routing, schedule, unroll
+from fusionlib.learn import Schedule
 from fusionlib.paper import (
     Spec,
     baseline_specs,
@@ -400,3 +401,17 @@ def test_bad_job_says_what_is_wrong():
         env=os.environ,
     )
     assert run.returncode == 1 and "FAILED job: Spec: " in run.stdout
+
+
+def test_a_prior_may_join_after_the_fit_and_features_may_be_left_out():
+    array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
+    y, cpu, names = array.observe(sky.fine, 0), torch.device("cpu"), ("identity", "tv", "torus")
+    settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [(array, sky.image, y)]
+    late = learned.learned(
+        learned.strategy_c, "image", names, 2, cpu, schedule=Schedule(steps=1, first=1), without="torus"
+    )
+    image = late.run(settings, late.fit(settings, data), array, y, None, None)
+    assert image.record["weights"].shape[:2] == (2, 3)
+    whole, blind = (solved.closed_form("image", names, 2, cpu, without=name) for name in ("", "context"))
+    width = [method.fit(settings, data)["theta"].shape[2] for method in (whole, blind)]
+    assert width[0] - width[1] == 2
