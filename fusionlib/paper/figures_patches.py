@@ -67,11 +67,13 @@ def fig06_pareto(data: pd.DataFrame) -> Figure:
                     color=colour,
                     label=KINDS.get(str(kind), style.label(str(found.method.iloc[0]))),
                 )
-            for point in part.itertuples():
-                told = str(point.method).partition(":")[2].rpartition("/")[2]
+            for k, point in enumerate(part.sort_values(["psnr", "method"]).to_dict("records")):
+                kind, _, argument = str(point["method"]).partition(":")
+                told, left = argument.rpartition("/")[2], kind == "top_p"
                 if told.replace(".", "").isdigit():
-                    at = (scale * float(getattr(point, column)), float(point.psnr))  # type: ignore[arg-type]
-                    ax.annotate(told, at, (3, -9), textcoords="offset points", fontsize=6)
+                    away = (-5 if left else 5, 3 if k % 2 else -8)  # neighbours on different sides
+                    look = {"textcoords": "offset points", "fontsize": 6, "ha": "right" if left else "left"}
+                    ax.annotate(told, (scale * point[column], point["psnr"]), away, **look)
             ax.set(xscale="log", xlabel=label, title=f"bank {bank}")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter("{x:g}")

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, frame, sky_picture
@@ -174,6 +175,8 @@ def fig08_calibration(data: pd.DataFrame) -> Figure:
     ends = (data.disagreement.min(), data.disagreement.max())
     ax.plot(ends, ends, color="black", lw=0.6, ls=":", label="equal")
     ax.set(xscale="log", yscale="log", xlabel="disagreement of the priors", ylabel="root mean square error")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.3)
     ax.legend(fontsize=7)
     return fig
