@@ -21,7 +21,7 @@ from IPython.display import display
 
 from fusionlib import paper, zoo
 from fusionlib.baselines import released_data
-from fusionlib.paper import analysed, m87
+from fusionlib.paper import analysed, m87, strategies
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 
@@ -96,7 +96,7 @@ pd.Series(ranked, name="rank correlation of weight and loss").round(2)
 # the plain average; a small `batch_entropy` a gate that always picks the same prior.
 
 # %%
-collapsed = analysed.collapse_table(list(seen.values()))
+collapsed = strategies.collapse_table([analysed.run_of(s) for s in seen.values()])
 paper.write_table(collapsed, "tab08_collapse", out)
 collapsed.round(3)
 
@@ -157,7 +157,7 @@ paper.write_table(guesses, "tab08_error_maps", out)
 guesses.round(2)
 
 # %%
-calibration = analysed.calibration_table(list(seen.values()), alone, bins=30)
+calibration = analysed.calibration_table(list(seen.values()), alone)
 paper.write_table(calibration, "tab08_calibration", out)
 paper.save(paper.figures.fig08_calibration, calibration, out, **facts)
 

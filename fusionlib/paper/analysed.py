@@ -13,13 +13,14 @@ from torch import Tensor
 from fusionlib import metrics
 from fusionlib.fusion import FusedPrior, spread
 from fusionlib.learn import data_step
-from fusionlib.losses import collapse
 from fusionlib.metrics import bootstrap
 from fusionlib.oracles import Oracle, error_correlation, simplex_weights
-from fusionlib.paper.experiment import Spec, arrays, method_of, observed, prior_of, tuned
+from fusionlib.paper import strategies
+from fusionlib.paper.experiment import Spec, arrays, observed, prior_of
 from fusionlib.paper.m87 import Source, reconstruct
 from fusionlib.paper.method import sigmas_of
 from fusionlib.paper.patched import regions
+from fusionlib.paper.tables import examples
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.routing import Router
 
@@ -79,29 +80,15 @@ def watch(spec: Spec, n: int) -> Seen:
 
 
 def weight_table(found: Sequence[Seen]) -> pd.DataFrame:
-    """method, prior, iteration, sigma, weight, lo, hi: mean and middle 80 % over images and places."""
-    rows = []
-    for s in found:
-        if not torch.allclose(s.weights.sum(1), torch.ones(1, device=s.weights.device), atol=1e-3):
-            raise ValueError(f"weights of {s.spec.method} do not sum to one")
-        flat = s.weights.flatten(2).cpu().numpy()
-        low, high = np.quantile(flat, (0.1, 0.9), axis=2)
-        for k, sigma in enumerate(s.sigmas):
-            for i, prior in enumerate(s.spec.priors):
-                rows.append((s.spec.method, prior, k + 1, sigma, flat[k, i].mean(), low[k, i], high[k, i]))
-    return pd.DataFrame(rows, columns=["method", "prior", "iteration", "sigma", "weight", "lo", "hi"])
+    """`strategies.weight_table` with the noise level, `sigma`."""
+    weights = strategies.weight_table([run_of(s) for s in found])
+    sigmas = {(s.spec.method, k + 1): sigma for s in found for k, sigma in enumerate(s.sigmas)}
+    return weights.assign(sigma=[sigmas[key] for key in zip(weights.method, weights.iteration, strict=True)])
 
 
-def collapse_table(found: Sequence[Seen]) -> pd.DataFrame:
-    """method, iteration, and `losses.collapse` of the weights, where they are on the simplex, at the first, middle and
-    last iteration."""
-    rows = [
-        {"method": s.spec.method, "iteration": k + 1, **collapse(s.weights[k])}
-        for s in found
-        if bool((s.weights >= 0).all())
-        for k in (0, len(s.weights) // 2, len(s.weights) - 1)
-    ]
-    return pd.DataFrame(rows)
+def run_of(s: Seen) -> strategies.Run:
+    """The same for the tables of chapters 03 to 05."""
+    return strategies.Run(s.spec, "development", s.truth, s.fused, s.weights)
 
 
 # --- by structure ---
@@ -280,16 +267,9 @@ def _flat(images: Tensor, n: int) -> np.ndarray:
     return images[:n, 0].cpu().numpy()
 
 
-@torch.inference_mode()
 def alone(specs: Sequence[Spec], n: int) -> Tensor:
     """What each prior makes of `n` development images by itself, (N, B, 1, H, W), each with its own settings."""
-    found = []
-    for spec in specs:
-        settings, _, fitted = tuned(spec)
-        array = arrays(spec)[0]
-        truth, y = observed(spec, "dev", n, 0, array)
-        found.append(method_of(spec).run(settings, fitted, array, y, truth, None).image)
-    return torch.stack(found)
+    return torch.from_numpy(examples(specs, n)[0]["image"])[:, :, None]
 
 
 def disagreement_arrays(s: Seen, singles: Tensor, n: int) -> dict[str, np.ndarray]:

@@ -14,16 +14,9 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from fusionlib import files
+from fusionlib.paper import specs
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
-from fusionlib.paper.specs import (
-    baseline_specs,
-    closure_specs,
-    headroom_specs,
-    patch_specs,
-    strategy_specs,
-    weight_specs,
-)
 
 KERNEL = "python3"
 
@@ -42,7 +35,7 @@ class Chapter:
 
 
 def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]:
-    return partial(strategy_specs, only=names, all_coverages=all_coverages)
+    return partial(specs.strategy_specs, only=names, all_coverages=all_coverages)
 
 
 def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
@@ -51,20 +44,20 @@ def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
 
 CHAPTERS = [
     Chapter("00_sky_and_observation", _none, {"smoke": 30, "quick": 60, "paper": 120}),
-    Chapter("01_priors", headroom_specs, {"smoke": 90, "quick": 400, "paper": 28800}),
-    Chapter("02_baselines", baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
+    Chapter("01_priors", specs.headroom_specs, {"smoke": 90, "quick": 400, "paper": 28800}),
+    Chapter("02_baselines", specs.baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
     Chapter(
         "03_strategy_a",
         _only("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image", all_coverages=True),
         {"smoke": 120, "quick": 300, "wide": 4800, "paper": 14400},
-        partial(strategy_specs, "wide", only=("a:pixel",)),
+        partial(specs.strategy_specs, "wide", only=("a:pixel",)),
     ),
     Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
-    Chapter("06_patch_routing", patch_specs, {"smoke": 90, "quick": 400, "paper": 14400}),
-    Chapter("08_weight_analysis", weight_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter("06_patch_routing", specs.patch_specs, {"smoke": 90, "quick": 400, "paper": 14400}),
+    Chapter("08_weight_analysis", specs.weight_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
-    Chapter("10_m87", closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]
 

@@ -19,12 +19,12 @@ def fig13_data(data: Arrays) -> Figure:
 
 
 def fig13_losses(data: pd.DataFrame) -> Figure:
-    """Rows: network, step, loss. Losses of different networks are weighted differently: compare shapes, not heights."""
+    """Rows: network, local (dashed), step, loss. Losses of different networks are weighted differently: compare shapes,
+    not heights."""
     fig, ax = plt.subplots(figsize=(style.WIDTH, 3.2))
     for name, part in data.groupby("network", sort=False):
-        local = str(name).startswith("local_") or name == "galaxies"
         colour = style.color(f"single:{str(name).rpartition('_')[2].replace('photographs', 'sr')}")
-        ax.plot(part.step, part.loss, lw=1.2, ls="--" if local else "-", color=colour, label=str(name))
+        ax.plot(part.step, part.loss, lw=1.2, ls="--" if part.local.all() else "-", color=colour, label=str(name))
     ax.set(xlabel="training step", ylabel="loss, mean of 100 steps", yscale="log")
     ax.legend(ncols=3, fontsize=7)
     return fig
@@ -43,10 +43,17 @@ def fig13_families(data: pd.DataFrame) -> Figure:
     families = list(dict.fromkeys(data.family))
     fig, ax = plt.subplots(figsize=(style.WIDTH, 3.2))
     for name, part in data.groupby("prior", sort=False):
-        local = str(name).startswith("local_") or name == "galaxies"
         colour = style.color(f"single:{str(name).rpartition('_')[2].replace('photographs', 'sr')}")
         values = part.set_index("family").psnr.reindex(families)
-        ax.plot(range(len(families)), values, "--o" if local else "-o", ms=4, lw=0.8, color=colour, label=str(name))
+        ax.plot(
+            range(len(families)),
+            values,
+            "--o" if part.local.all() else "-o",
+            ms=4,
+            lw=0.8,
+            color=colour,
+            label=str(name),
+        )
     ax.set_xticks(range(len(families)), families)
     ax.set_ylabel("PSNR in the loop [dB]")
     ax.grid(axis="y", alpha=0.3)

@@ -21,7 +21,7 @@ from fusionlib.paper.run import job_seconds, make_plan
 
 KEPT = "scores"  # inside figures/: the published store
 LARGE = 400_000  # bytes
-LONG = 8.0
+LONG = 8.0  # seconds of a job
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -31,7 +31,7 @@ from fusionlib.pnp import Reconstruction
 from fusionlib.zoo import BANKS
 
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
-INTERVALS = ("psnr", "psnr_lo", "psnr_hi", "delta_best_single", "delta_lo", "delta_hi")
+INTERVALS = ("psnr", "psnr_lo", "psnr_hi", "delta_best_single", "delta_lo", "delta_hi", "delta_worst")
 SCHEMA = (*KEYS, *INTERVALS, "ssim", "psnr_blur", "nxcorr", "chi2_vis", "trainable", "prior_calls", "seconds")
 DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4, "mean": 3, "lo": 3, "hi": 3} | dict.fromkeys(
     (*INTERVALS, "psnr_train", "psnr_blur", "chi2_vis"), 3
@@ -48,7 +48,8 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
 
     Scores are means over images, scan lists and seeds. Intervals are 95 % bootstraps of images and seeds together;
     `delta_*` are paired differences to `best_single`: the single prior with the best PSNR on the training images, not
-    on the images scored. `seed` counts the seeds behind a row's mean. A `best_single` row is added per coverage.
+    on the images scored; `delta_worst` is the least of them over images and seeds. `seed` counts the seeds behind a
+    row's mean. A `best_single` row is added per coverage.
     """
     rows = []
     for coverage in dict.fromkeys(s.coverage for s in specs):
@@ -77,6 +78,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
                     "n_test": spec.n_test,
                     **dict(zip(("psnr", "psnr_lo", "psnr_hi"), interval, strict=True)),
                     **dict(zip(("delta_best_single", "delta_lo", "delta_hi"), gain, strict=True)),
+                    "delta_worst": delta.min(),
                     **{k: per_image(found, k).mean() for k in ("ssim", "psnr_blur", "nxcorr")},
                     "chi2_vis": per_image(found, "chi2_vis").mean() if "chi2_vis" in found[0][1] else np.nan,
                     "trainable": int(found[0][1]["trainable"]),

@@ -50,9 +50,14 @@ def recipe_table() -> pd.DataFrame:
 
 
 def loss_table() -> pd.DataFrame:
-    """network, step, loss: the course of every training."""
-    rows = [(name, step, loss) for name in shipped() for step, loss in facts(name).get("losses", [])]
-    return pd.DataFrame(rows, columns=["network", "step", "loss"])
+    """network, local, step, loss: the course of every training."""
+    rows = [(name, is_local(name), *point) for name in shipped() for point in facts(name).get("losses", [])]
+    return pd.DataFrame(rows, columns=["network", "local", "step", "loss"])
+
+
+def is_local(name: str) -> bool:
+    """Whether a network sees a few pixels around each alone."""
+    return name in NETWORKS and getattr(NETWORKS[name](), "halo", None) is not None
 
 
 def data_pictures(n: int = 6) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -84,15 +89,15 @@ def digit_samples(n: int = 8, steps: int = 60, seed: int = 0) -> dict[str, np.nd
 
 
 def family_table(n: int, seed: int = 505) -> pd.DataFrame:
-    """prior, family, psnr: each prior inside the loop on geometric families, with the same settings for all of them."""
+    """prior, local, family, psnr: each prior inside the loop on geometric families, with the same settings for all."""
     array, data = _families(n, seed)
     rows = []
     for name in _priors():
         prior = zoo.load(name).to(device())
         for family, (truth, y) in data.items():
             image = hqs(y, array, prior, **SETTINGS).image  # type: ignore[arg-type]
-            rows.append((name, family, float(metrics.psnr(image, truth).mean())))
-    return pd.DataFrame(rows, columns=["prior", "family", "psnr"])
+            rows.append((name, is_local(name), family, float(metrics.psnr(image, truth).mean())))
+    return pd.DataFrame(rows, columns=["prior", "local", "family", "psnr"])
 
 
 def choice_table(families: pd.DataFrame) -> pd.DataFrame:
