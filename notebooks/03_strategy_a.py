@@ -169,11 +169,11 @@ if wide:
 #   of that way, 0.2 dB more than the strongest control (that network alone, at six noise levels, under the same gate):
 #   there the differences between the priors are worth something, if not much.
 # - And the same 12 labels do as much without fusing frozen priors: a denoiser trained from nothing on them, turned and
-#   shifted, and low-rank changes inside the priors (`lora`, three thousand times the parameters) are level with the
+#   shifted, and low-rank changes inside the priors (`lora`, two thousand times the parameters) are level with the
 #   closed form, the best prior fine-tuned is a little below. The end-to-end network needs more labels than these.
 # - Weights that sum to one but are free of sign fail on single images where nothing bounds them. `gradient:pixel` keeps
 #   its logits within a half. The closed form goes back to the average outside of what it was fitted on, but too late:
-#   at a tenth of the coverage it loses single images by ten decibels (chapter 06).
+#   at a tenth of the coverage it loses a single image by ten decibels (chapter 06; `delta_worst` is the worst image).
 # - Scans held out say little about which prior to trust: those weights are worse than the best single prior, at five
 #   times the cost.
 

@@ -120,8 +120,8 @@ paper.save(
 #
 # In the quick profile, with its 12 labelled images: strategy B comes out level with the single best prior where the
 # torus is in the bank (the null slot leaves it most of the weight), and 0.2 dB above it where it is not, an interval
-# that ends at zero. On a few images it fails by more than a decibel. Meta-learned over other conditions as well, gate
-# and adapters fail less, and gain nothing.
+# that ends at zero. Its worst image (`delta_worst`) is a decibel or two below. Meta-learned over other conditions as
+# well, gate and adapters fail less, and gain nothing.
 
 # %% [markdown]
 # ## Provenance

@@ -175,8 +175,8 @@ paper.save(paper.figures.fig08_m87, pictures, out, **facts)
 #
 # In the quick profile, with gates fitted to 12 labelled images:
 #
-# - Where there is light the data are trusted (the identity), in the shadow and at edges the torus. Most differences
-#   between structures are small, and nearly all are told apart from zero.
+# - Where there is light the data are trusted (the identity), in the shadow the torus, at edges both. Most differences
+#   between structures are small; three quarters of them are told apart from zero.
 # - A weight is no measure of worth. The closed form gives FFDNet, SR and faces about a tenth each and loses nothing
 #   without them; strategy A gives the identity a third and loses a tenth of a decibel. Read as shares (`simplex`), the
 #   bright core is nearly all data.
@@ -184,7 +184,7 @@ paper.save(paper.figures.fig08_m87, pictures, out, **facts)
 #   all images lie at one point among the priors' directions. It goes from the data to the torus as the noise falls,
 #   for every image alike.
 # - Adapters leave the outputs as alike as they were (CKA), but make the errors less so: their correlation falls by a
-#   quarter. They do not align the priors, they set them apart.
+#   sixth to a quarter. They do not align the priors, they set them apart.
 # - One pick per image would win nothing over what is fused; one per patch a few tenths of a decibel.
 # - Disagreement grows with the error over a decade, and falls short of it by a factor of two where it is largest. But
 #   as a map of the error it says less than the image itself: errors lie where the light is.
