@@ -151,9 +151,9 @@ if runs:
 #   the bank, 0.6 dB without. B, whose adapters act before the weights, does not gain.
 # - The closed form gains from the pixel where there is something to win (without the torus, 0.4 dB). With the torus it
 #   is level with one weight per image. But it is not safe: per 8 pixels and in the sum of scales, at a tenth of the
-#   coverage, and in the bank `local`, it loses a single image by seven to twenty decibels (`delta_worst`). Twelve labels
-#   hardly carry its coefficients, and its way back to the average sets in too late. One weight per image does not fail
-#   so, nor does a gate fitted by gradient.
+#   coverage, and in the bank `local`, it loses a single image by seven to twenty decibels (`delta_worst`). Twelve
+#   labels hardly carry its coefficients, and its way back to the average sets in too late. One weight per image does
+#   not fail so, nor does a gate fitted by gradient.
 # - Expert choice by gradient is as good as token choice at 8 pixels; in closed form it is worse than the dense gate it
 #   is made from. Fitting the gate before the adapters is no worse than fitting both together.
 # - Most calls of priors can be spared: at the smallest price the fit keeps a tenth of the operations. With the torus in
