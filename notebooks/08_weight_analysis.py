@@ -175,8 +175,9 @@ paper.save(paper.figures.fig08_m87, pictures, out, **facts)
 #
 # In the quick profile, with gates fitted to 12 labelled images:
 #
-# - Where there is light the data are trusted (the identity), in the shadow the torus, at edges both. Most differences
-#   between structures are small; three quarters of them are told apart from zero.
+# - Where there is light the data are trusted (the identity), at edges these and the torus. In the shadow the torus has
+#   most, but too few of the images have one to tell. Most differences between structures are small; three quarters of
+#   them are told apart from zero.
 # - A weight is no measure of worth. The closed form gives FFDNet, SR and faces about a tenth each and loses nothing
 #   without them; strategy A gives the identity a third and loses a tenth of a decibel. Read as shares (`simplex`), the
 #   bright core is nearly all data.

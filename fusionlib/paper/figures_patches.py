@@ -75,6 +75,7 @@ def fig06_pareto(data: pd.DataFrame) -> Figure:
                     look = {"textcoords": "offset points", "fontsize": 6, "ha": "right" if left else "left"}
                     ax.annotate(told, (scale * point[column], point["psnr"]), away, **look)
             ax.set(xscale="log", xlabel=label, title=f"bank {bank}")
+            ax.margins(0.12)
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
