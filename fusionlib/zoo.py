@@ -9,7 +9,7 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionlib import files
@@ -36,6 +36,19 @@ OURS: dict[str, tuple[str, tuple[type[nn.Module], ...]]] = {  # network, and wha
 }
 
 
+class UpsideDown(nn.Module):
+    """Harmful on purpose: what another prior gives, upside down."""
+
+    img_channels, img_resolution = 1, None
+
+    def __init__(self, prior: nn.Module):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.prior(x, sigma).flip(-2)
+
+
 def _ours(name: str) -> nn.Module:
     network, wrappers = OURS[name]
     return reduce(lambda inner, wrapper: wrapper(inner), wrappers, trained(network))
@@ -49,6 +62,7 @@ PRIORS: dict[str, Callable[[], nn.Module]] = {
     "srmd": srmd,
     "dncnn": dncnn,
     "hsc": hsc,
+    "upside_down": lambda: UpsideDown(trained("galaxies")),
 }
 # `far` is `main` without its near-domain prior; `local` sees 15 pixels at most; `extended` adds slow published ones,
 # `hsc` among them, whose licence is not stated: it is loaded where it is named, and nowhere else
@@ -88,11 +102,12 @@ CARDS = {
     "dncnn": Card("photographs", "photographs (not stated)", "SCICO developers", "BSD-3", "image scaled to noise 0.1"),
     "hsc": Card("galaxies", "Hyper Suprime-Cam images", "galaxygrad (arXiv 2401.07313)", "not stated", "VP diffusion"),
 }
+CARDS["upside_down"] = CARDS["galaxies"]._replace(domain="galaxies, upside down: harmful on purpose")
 _PUBLISHED = ("ffdnet", "dncnn", "srmd", "hsc")
 _CODE = {name: files.code_hash(name) for name in ("classical", "networks", "wrappers", *_PUBLISHED)}
 _MODULES: dict[str, tuple[str, ...]] = {"identity": ("classical",), "tv": ("classical",), "ffdnet": ("ffdnet",)}
 _MODULES |= {name: ("networks", "wrappers") for name in OURS}
-_MODULES |= {name: (name,) for name in _PUBLISHED}
+_MODULES |= {name: (name,) for name in _PUBLISHED} | {"upside_down": ("networks",)}
 
 
 def code(name: str) -> str:

@@ -1,6 +1,6 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import analysed, classified, figures, headroom, m87, patched, strategies, trained
+from fusionlib.paper import ablations, analysed, classified, figures, headroom, m87, patched, strategies, trained
 from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
@@ -26,6 +26,7 @@ from fusionlib.paper.tables import (
 __all__ = [
     "PROFILES",
     "Spec",
+    "ablations",
     "analysed",
     "arrays",
     "baseline_specs",

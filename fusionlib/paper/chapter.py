@@ -15,6 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from fusionlib import files
 from fusionlib.paper import specs
+from fusionlib.paper.ablations import ablation_specs
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
 
@@ -55,6 +56,7 @@ CHAPTERS = [
     Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("06_patch_routing", specs.patch_specs, {"smoke": 90, "quick": 400, "paper": 14400}),
+    Chapter("07_ablations", ablation_specs, {"smoke": 90, "quick": 400, "paper": 28800}),
     Chapter("08_weight_analysis", specs.weight_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),

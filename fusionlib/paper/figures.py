@@ -13,6 +13,13 @@ from matplotlib.ticker import MaxNLocator
 from fusionlib.interferometer import S_REF
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, forest, frame, mosaic, sky_picture
+from fusionlib.paper.figures_ablations import (
+    fig07_ablations,
+    fig07_labels,
+    fig07_leave,
+    fig07_shots,
+    fig07_stress,
+)
 from fusionlib.paper.figures_m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
 from fusionlib.paper.figures_patches import (
     fig06_maps,
@@ -52,6 +59,11 @@ __all__ = [
     "fig06_pareto",
     "fig06_regions",
     "fig06_resolution",
+    "fig07_ablations",
+    "fig07_labels",
+    "fig07_leave",
+    "fig07_shots",
+    "fig07_stress",
     "fig08_alignment",
     "fig08_calibration",
     "fig08_disagreement",

@@ -9,10 +9,10 @@ import torch
 from fusionlib import files
 from fusionlib.losses import Objective
 from fusionlib.meta import Course
-from fusionlib.paper import learned, solved
+from fusionlib.paper import learned, solved, varied
 from fusionlib.paper.method import Method
 
-NOT_TRAINED = ("best", "shared", "typical", "ridge", "kept")  # found by a fit, but no parameters
+NOT_TRAINED = ("best", "shared", "ellipsoid", "ridge", "kept")  # found by a fit, but no parameters
 Maker = Callable[[str, tuple[str, ...], int, torch.device], Method]
 MAKERS: dict[str, Maker] = {
     "static_simplex": partial(solved.solved, solved.static(True), "baseline"),
@@ -38,12 +38,24 @@ MAKERS: dict[str, Maker] = {
     "denoiser": partial(learned.denoiser, False),
     "finetuned": partial(learned.denoiser, True),
     "unet": learned.unet,
+    **varied.VARIANTS,
 }
 _SOLVED = ("solved", "over")
 _CONTROLS = (*_SOLVED, "control", "with_identity", "at_levels", "best_single")
 _LEARNED = ("learned", "both", "best_single")
 _META = (*_LEARNED, "conditions")
-# the functions of `solved` and `learned` that make a method, and the modules of the library it uses
+
+
+def _variant(kind: str) -> tuple[str, ...]:
+    """The functions behind one of `varied`."""
+    maker: Any = varied.VARIANTS[kind]
+    if maker.func is solved.closed_form:
+        return ("closed_form", "closed", *_SOLVED)
+    own = ("_correlation",) if kind == "mgpf_clustered" else ()
+    return (maker.args[0].__name__, *own, *(_META if "course" in maker.keywords else _LEARNED))
+
+
+# the functions of `solved`, `learned` and `varied` that make a method, and the modules of the library it uses
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "static_simplex": ("static", *_SOLVED),
     "static_affine": ("static", *_SOLVED),
@@ -67,14 +79,27 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "denoiser": ("denoiser",),
     "finetuned": ("denoiser", "best_single"),
     "unet": ("unet",),
+    **{kind: _variant(kind) for kind in varied.VARIANTS},
 }
+
+
+def _uses(kind: str) -> tuple[str, ...]:
+    maker: Any = varied.VARIANTS[kind]
+    if maker.func is solved.closed_form:
+        return ("solve",)
+    if "course" in maker.keywords:
+        return ("meta", "adapters", "families", "interferometer")
+    return ("learn", "routing", "adapters", *("groups", "oracles", "sky") * kind.startswith("mgpf"))
+
+
 USES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("static_simplex", "static_affine", "closed_form", "priced"), ("learn",)),
+    **dict.fromkeys(("static_simplex", "static_affine", "closed_form", "priced"), ("solve",)),
     "closed_expert": ("choice",),
-    **dict.fromkeys(("single_identity", "noise_levels", "closed_single", "closed_levels"), ("learn", "oracles")),
+    **dict.fromkeys(("single_identity", "noise_levels", "closed_single", "closed_levels"), ("solve", "oracles")),
     **dict.fromkeys((*learned.PARTS, "b_separate", "expert", "top", "top_p"), ("learn", "routing", "adapters")),
     **dict.fromkeys(("a_meta", "b_meta"), ("meta", "adapters", "families", "interferometer")),
-    "unrolled": ("unroll",),
+    **{kind: _uses(kind) for kind in varied.VARIANTS},
+    "unrolled": ("unroll", "solve"),
     "csnet": ("csnet",),
     "lora": ("lora",),
     **dict.fromkeys(("unet", "denoiser", "finetuned"), ("supervised",)),
@@ -86,6 +111,7 @@ OWN: dict[str, tuple[Any, ...]] = {  # and constants
     "finetuned": (learned.STEPS,),
     "a_meta": (learned.NOISE, learned.WINDOW),
     "b_meta": (learned.NOISE, learned.WINDOW),
+    **{kind: (learned.NOISE, learned.WINDOW) for kind in varied.VARIANTS if "conditions" in _FUNCTIONS[kind]},
 }
 
 
@@ -97,8 +123,8 @@ def code(kind: str) -> str:
     )
 
 
-_HASHES = {
-    name: files.function_hash("paper.solved" if hasattr(solved, name) else "paper.learned", name)
-    for names in _FUNCTIONS.values()
-    for name in names
-}
+def _module_of(name: str) -> str:
+    return next(f"paper.{m.__name__.rpartition('.')[2]}" for m in (solved, learned, varied) if hasattr(m, name))
+
+
+_HASHES = {name: files.function_hash(_module_of(name), name) for names in _FUNCTIONS.values() for name in names}

@@ -21,7 +21,7 @@ from fusionlib.mace import mace
 from fusionlib.metrics import blur
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.oracles import Oracle
-from fusionlib.paper import fitted, learned
+from fusionlib.paper import fitted, learned, varied
 from fusionlib.paper.method import Array, Fitted, Method, Settings, always, cell, sigmas_of
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.rml import rml
@@ -63,6 +63,8 @@ def resolution(name: str) -> str:
     kind, _, argument = name.partition(":")
     if kind in ("consensus", "a_meta", "b_meta", "b_separate", *learned.PARTS):
         return argument
+    if kind in varied.VARIANTS:
+        return argument or "pixel"
     if kind in ("expert", "closed_expert", "top_p") or (kind == "closed_form" and argument):
         return argument.partition("/")[0]
     return "pixel" if kind.startswith("closed") or kind in ("unrolled", "priced") else "image"

@@ -37,6 +37,7 @@ GRID = {
     "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
     "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,))),
     "unet": (("steps", (600.0,)),),
+    "fitted_closures": (("sigma_max", (0.15,)), ("sigma_min", (0.01,)), ("lam", (0.3,))),
     "rml_closures": (("entropy", (1.0, 3.0, 10.0)), ("tv", (0.0,)), ("tsv", (10.0, 30.0)), ("l1", (0.0, 3.0))),
 }
 PROFILES = {
@@ -55,6 +56,7 @@ PROFILES = {
             "fitted": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "unet": (("steps", (4.0,)),),
+            "fitted_closures": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "rml_closures": (("entropy", (3.0,)), ("tv", (0.0,)), ("tsv", (10.0,)), ("l1", (3.0,))),
         },
         (1, 2, 2),
@@ -101,6 +103,7 @@ PROFILES = {
             "fitted": HQS_GRID,
             "learned": GRID["fitted"],
             "unet": (("steps", (600.0, 2000.0, 6000.0)),),
+            "fitted_closures": GRID["fitted_closures"],
             "rml_closures": GRID["rml_closures"],
             "rml": (
                 ("entropy", (0.0, 10.0, 30.0)),

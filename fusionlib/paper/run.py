@@ -50,10 +50,12 @@ from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import FITTED, LEARNED
+from fusionlib.paper.varied import VARIANTS
 from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
-FITTED_KINDS = (*FITTED, *LEARNED, "csnet", "closed_form", "closed_single", "closed_levels", "unet")
+GRADIENT = (*LEARNED, *(kind for kind in VARIANTS if not kind.startswith("closed")))
+FITTED_KINDS = (*FITTED, *GRADIENT, *VARIANTS, "csnet", "closed_form", "closed_single", "closed_levels", "unet")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         "m87",
         "trained",
         "patched",
+        "ablations",
         "analysed",
         "classified",
     )
@@ -163,7 +166,7 @@ def estimate(plan: Plan) -> float:
         fits = kind in FITTED_KINDS
         images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2 * (2 if fits else 1)
         learning = 150.0 if s.method.endswith(":pixel") else 40.0
-        total += images * rate + 4 + learning * (kind in LEARNED and not s.n_test)
+        total += images * rate + 4 + learning * (kind in GRADIENT and not s.n_test)
     return total
 
 

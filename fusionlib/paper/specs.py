@@ -7,6 +7,7 @@ from typing import Any
 from fusionlib import sky as skies
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.varied import VARIANTS
 from fusionlib.zoo import BANKS, PRIORS
 
 
@@ -209,6 +210,8 @@ SMOKE_PATCHES = (
 def grid_of(method: str) -> str:
     """Which grid of a profile tunes a method that is fitted."""
     kind = method.partition(":")[0]
+    if kind in VARIANTS:
+        return "fitted" if kind.startswith("closed") else "learned"
     return {"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")
 
 
@@ -236,10 +239,15 @@ def banks_of(priors: Sequence[str]) -> list[tuple[str, ...]]:
     return [bank, far] if 1 < len(far) < len(bank) else [bank]
 
 
+UNCALIBRATED = ("static_affine", "closed_form", "a:image", "b:image", "c:image")
+
+
 def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
-    """Chapter 10: the same methods on uncalibrated data: black holes, then objects of each family of the profile."""
+    """Chapter 10: the same methods on uncalibrated data: black holes, then objects of each family of the profile; and
+    the strategies, fitted on such data, with one setting of the loop."""
     p = profile_of(profile)
     n_train, n_test, n_family = p.closures
+    fused = [m for m in UNCALIBRATED if profile != "smoke" or m == "static_affine"] if len(priors) > 1 else []
     return [
         Spec(
             method,
@@ -250,10 +258,10 @@ def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any)
             p.split,
             regime="uncalibrated",
             steps=p.steps[kind],
-            grid=p.grid["rml_closures" if method == "rml" else kind],
+            grid=p.grid["rml_closures" if method == "rml" else "fitted_closures" if method in fused else kind],
             family=family,
         )
-        for method, members in methods(tuple(priors))
+        for method, members in [*methods(tuple(priors)), *((m, tuple(priors)) for m in fused)]
         for kind in ("rml" if method == "rml" else "closures",)
         for family in ("", *p.families)
     ]

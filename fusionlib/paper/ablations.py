@@ -1,0 +1,308 @@
+"""Chapter 07: one thing changed at a time, each beside what it is changed from, on the same images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fusionlib import metrics
+from fusionlib.metrics import bootstrap
+from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores
+from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.specs import NO_PRIORS, banks_of, baseline_specs, grid_of
+from fusionlib.paper.tables import bank_name, per_image
+from fusionlib.pnp import hqs, schedule
+from fusionlib.zoo import BANKS
+
+
+class Arm(NamedTuple):
+    """A method, under what name; `without` that prior, `with_` another one in the bank."""
+
+    label: str
+    method: str
+    without: str = ""
+    with_: str = ""
+
+
+class Ablation(NamedTuple):
+    """What is asked, and the arms; the first is what the others are compared with."""
+
+    name: str
+    asks: str
+    arms: tuple[Arm, ...]
+
+
+def _arms(**methods: str) -> tuple[Arm, ...]:
+    return tuple(Arm(label.replace("_", " "), method) for label, method in methods.items())
+
+
+HARMFUL = "upside_down"
+ABLATIONS = (
+    Ablation(
+        "A1 head",
+        "Does the cosine head beat a linear one, and does the encoder matter?",
+        _arms(linear="a_linear:image", cosine="a:image", raw_pixels="a_pixels:image"),
+    ),
+    Ablation(
+        "B1 shared prior",
+        "Does a shared prior help strategy B?",
+        _arms(all_alike="b_equal:image", shared_prior="b:image"),
+    ),
+    Ablation(
+        "B2 adapters", "Do output adapters help strategy B?", _arms(no_adapters="b_bare:image", adapters="b:image")
+    ),
+    Ablation("B meta", "Does meta-learning help strategy B?", _arms(supervised="b:image", meta_learned="b_meta:image")),
+    Ablation(
+        "C1 diversity",
+        "Does a diversity term help strategy C?",
+        _arms(none="c_plain:image", literal="c_literal:image", quadratic="c:image"),
+    ),
+    Ablation(
+        "MGPF groups",
+        "Which groups of priors, or none?",
+        _arms(one_gate="a:image", by_hand="mgpf:image", by_error="mgpf_clustered:image", at_random="mgpf_random:image"),
+    ),
+    Ablation(
+        "entropy",
+        "Should weights be pushed apart or together?",
+        _arms(none="a:image", spread="a_spread:image", sharpened="a_sharp:image", shared_out="a_shared_out:image"),
+    ),
+    Ablation("loss", "Which loss?", _arms(squared="a:image", absolute="a_l1:image", focal="a_focal:image")),
+    Ablation(
+        "images, gradient",
+        "Which images is a gate to be fitted on?",
+        _arms(white_noise="a_white:pixel", average_s_iterates="a_average:pixel", own_iterates="a:pixel"),
+    ),
+    Ablation(
+        "images, closed form",
+        "Which images is a gate to be fitted on?",
+        _arms(white_noise="closed_white", average_s_iterates="closed_average", own_iterates="closed_form"),
+    ),
+    Ablation("sign, static", "Should weights be free of sign?", _arms(simplex="static_simplex", free="static_affine")),
+    Ablation("sign, gate", "Should weights be free of sign?", _arms(simplex="a:pixel", free="gradient:pixel")),
+    Ablation(
+        "context, gradient", "Should a gate see what the data say?", _arms(blind="a_blind:image", context="a:image")
+    ),
+    Ablation(
+        "context, closed form",
+        "Should a gate see what the data say?",
+        _arms(blind="closed_blind", context="closed_form"),
+    ),
+    Ablation("selection", "A few priors, or all, softly?", _arms(all="a:image", two="top:2", one="top:1")),
+    Ablation(
+        "heterogeneity, static",
+        "Do different priors win over one at several noise levels?",
+        _arms(one_prior="noise_levels", different_priors="static_affine"),
+    ),
+    Ablation(
+        "heterogeneity, closed form",
+        "Do different priors win over one at several noise levels?",
+        _arms(one_prior="closed_levels", different_priors="closed_form"),
+    ),
+    Ablation(
+        "unseen prior",
+        "Can a vote use a prior that joins after the fit?",
+        (
+            Arm("without it", "c:image", "torus"),
+            Arm("it joins", "c_unseen:image"),
+            Arm("it joins, random subsets", "c_subsets_unseen:image"),
+            Arm("fitted with it", "c:image"),
+            Arm("fitted with it, random subsets", "c_subsets:image"),
+        ),
+    ),
+    *(
+        Ablation(
+            f"harmful prior, {label}",
+            "What does a prior that is always wrong do?",
+            (Arm("without it", method), Arm("added", method, "", HARMFUL)),
+        )
+        for label, method in (
+            ("average", "average"),
+            ("A", "a:image"),
+            ("C", "c:image"),
+            ("closed form", "closed_form"),
+        )
+    ),
+)
+SHOTS = (1, 5, 10)
+ADAPTED = {"MAML": "a_maml:image", "joint training": "a_joint:image", "from nothing": "a:image"}
+ZERO = {"MAML": "a_maml_zero:image", "joint training": "a_joint_zero:image"}
+LABELS = ("static_affine", "closed_form", "closed_single", "denoiser", "finetuned", "unet")
+STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel")
+SMOKE = ("A1 head", "unseen prior", "harmful prior, average")
+
+
+def bank_of(arm: Arm, priors: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in priors if name != arm.without) + ((arm.with_,) if arm.with_ else ())
+
+
+def ablations(profile: str, priors: Sequence[str]) -> list[Ablation]:
+    """Those that there are priors for."""
+    some = [a for a in ABLATIONS if profile != "smoke" or a.name in SMOKE]
+    return [a for a in some if all(not arm.without or arm.without in priors for arm in a.arms)]
+
+
+def _base(profile: str, priors: Sequence[str], sky: str) -> tuple[Spec, ...]:
+    """An experiment per seed with the whole bank at full coverage."""
+    p = profile_of(profile)
+    found = [s for s in baseline_specs(profile, priors, sky=sky) if s.method == f"single:{priors[0]}"]
+    return tuple(replace(s, n_test=min(s.n_test, max(p.n_partial, 32))) for s in found if s.coverage == 1.0)
+
+
+def _like(s: Spec, profile: str, method: str, priors: tuple[str, ...], **changes: Any) -> Spec:
+    grid = profile_of(profile).grid["hqs" if method == "average" or method.startswith("single:") else grid_of(method)]
+    return replace(s, method=method, priors=() if method in NO_PRIORS else priors, **({"grid": grid} | changes))
+
+
+def arm_specs(profile: str, priors: Sequence[str], arm: Arm, sky: str = "") -> list[Spec]:
+    return [_like(s, profile, arm.method, bank_of(arm, priors)) for s in _base(profile, priors, sky)]
+
+
+def shot_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple[str, int], list[Spec]]:
+    """(training, labels): at the least coverage, which like black holes is none of the conditions of the training."""
+    p = profile_of(profile)
+    found = {}
+    for (label, method), n in [(item, n) for item in ADAPTED.items() for n in SHOTS] + [(i, 0) for i in ZERO.items()]:
+        if profile != "smoke":
+            found[label, n] = [
+                _like(s, profile, method, tuple(priors), coverage=min(p.coverages), n_train=max(n, 1))
+                for s in _base(profile, priors, sky)[:1]
+            ]
+    return found
+
+
+def label_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec]:
+    """The methods of LABELS with more and more labels, one setting of the loop for all, in every bank; first seed."""
+    numbers = {"smoke": (), "quick": (4, 12, 40, 120), "paper": (10, 30, 100, 300, 1000)}[profile]
+    one = profile_of("wide").grid["learned"]
+    rows = []
+    for bank in banks_of(priors):
+        s = replace(_base(profile, priors, sky)[0], priors=bank)
+        rows += [
+            _like(s, profile, method, bank, n_train=n, **({} if method == "unet" else {"grid": one}))
+            for n in numbers
+            for method in LABELS
+        ]
+        rows += [
+            replace(s, method=f"single:{name}", priors=(name,), n_train=numbers[0], grid=one)
+            for name in bank
+            if numbers
+        ]
+    return list(dict.fromkeys(rows))
+
+
+def leave_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[str, list[Spec]]:
+    """The closed form with the whole bank (""), and without each prior."""
+    if profile == "smoke":
+        return {}
+    return {name: arm_specs(profile, priors, Arm("", "closed_form", name), sky) for name in ("", *priors)}
+
+
+def ablation_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
+    """All experiments of chapter 07."""
+    rows = [s for a in ablations(profile, priors) for arm in a.arms for s in arm_specs(profile, priors, arm, sky)]
+    rows += [s for found in shot_specs(profile, priors, sky).values() for s in found]
+    rows += label_specs(profile, priors, sky)
+    rows += [s for found in leave_specs(profile, priors, sky).values() for s in found]
+    return list(dict.fromkeys(rows))
+
+
+def _psnr(specs: Sequence[Spec]) -> np.ndarray:
+    return per_image([(s, scores(s)) for s in specs], "psnr")
+
+
+def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """ablation, arm, method, bank, n_train, seeds, n_test, psnr, and the paired difference to the first arm with its
+    95 % interval."""
+    rows = []
+    for a in ablations(profile, priors):
+        found = {arm: arm_specs(profile, priors, arm, sky) for arm in a.arms}
+        reference = _psnr(found[a.arms[0]])
+        for arm, specs in found.items():
+            psnr, s = _psnr(specs), specs[0]
+            gain = bootstrap(psnr - reference)
+            rows.append(
+                {"ablation": a.name, "arm": arm.label, "method": arm.method, "bank": bank_name(s.priors)}
+                | {"n_train": s.n_train, "seeds": len(specs), "n_test": s.n_test, "psnr": psnr.mean()}
+                | {"delta": gain.mean, "delta_lo": gain.lo, "delta_hi": gain.hi}
+            )
+    return pd.DataFrame(rows)
+
+
+def verdicts(found: pd.DataFrame) -> pd.DataFrame:
+    """ablation, asks, verdict: a sentence per ablation, from its intervals."""
+    asks = {a.name: a.asks for a in ABLATIONS}
+    rows = []
+    for name, part in found.groupby("ablation", sort=False):
+        first, told = part.iloc[0], []
+        for row in part.iloc[1:].to_dict("records"):
+            word = "better" if row["delta_lo"] > 0 else "worse" if row["delta_hi"] < 0 else "not told apart"
+            interval = f"{row['delta_lo']:+.2f} to {row['delta_hi']:+.2f}"
+            told.append(f"{row['arm']}: {word}, {row['delta']:+.2f} dB ({interval})")
+        rows.append((name, asks[str(name)], f"Against {first.arm} ({first.psnr:.2f} dB), {'; '.join(told)}."))
+    return pd.DataFrame(rows, columns=["ablation", "asks", "verdict"])
+
+
+def shot_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """training, labels, psnr, lo, hi."""
+    rows = [
+        (training, n, *bootstrap(_psnr(specs))) for (training, n), specs in shot_specs(profile, priors, sky).items()
+    ]
+    return pd.DataFrame(rows, columns=["training", "labels", "psnr", "lo", "hi"]).sort_values(["training", "labels"])
+
+
+def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """bank, method, n_train, psnr, delta, delta_lo, delta_hi: the gain over the single prior that is best on the
+    labels."""
+    specs, rows = label_specs(profile, priors, sky), []
+    for bank in banks_of(priors) if specs else ():
+        singles = [s for s in specs if s.method.startswith("single:") and s.priors[0] in bank]
+        best = _psnr([max(singles, key=lambda s: float(scores(s)["psnr_train"]))])
+        for s in specs:
+            if s.priors == bank or s.method in NO_PRIORS:
+                psnr = _psnr([s])
+                gain = bootstrap(psnr - best)
+                rows.append((bank_name(bank), s.method, s.n_train, psnr.mean(), *gain))
+    columns = ["bank", "method", "n_train", "psnr", "delta", "delta_lo", "delta_hi"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """prior, loss, lo, hi: what the closed form loses where a prior is not there."""
+    found = leave_specs(profile, priors, sky)
+    whole = _psnr(found[""]) if found else np.zeros((1, 1))
+    rows = [(name, *bootstrap(whole - _psnr(specs))) for name, specs in found.items() if name]
+    return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])
+
+
+STRESSES = {
+    "as fitted": (1.0, 0),
+    "half the flux": (0.5, 0),
+    "twice the flux": (2.0, 0),
+    "moved 10 µas": (1.0, 4),
+    "moved 30 µas": (1.0, 12),
+}
+
+
+@torch.inference_mode()
+def stress_table(profile: str, priors: Sequence[str], n: int, sky: str = "") -> pd.DataFrame:
+    """stress, method, psnr, delta, lo, hi: `n` development images brighter, fainter or elsewhere than those of the fit;
+    PSNR of the image scaled and moved back, beside the average's."""
+    s = _base(profile, priors, sky)[0]
+    array = arrays(s)[0]
+    truth, _ = observed(s, "dev", n, 0, array)
+    rows = []
+    for name, (flux, move) in STRESSES.items():
+        there = torch.roll(truth, (move, move), (2, 3)) * flux
+        y, found = array.observe(there, 99), {}
+        for method in STRESSED if profile != "smoke" else STRESSED[:1]:
+            prior, settings = prior_of(_like(s, profile, method, tuple(priors)))
+            sigmas = schedule(settings["sigma_max"], settings["sigma_min"], s.steps)
+            image = hqs(y, array, prior, sigmas=sigmas, lam=settings["lam"]).image
+            found[method] = metrics.psnr(torch.roll(image, (-move, -move), (2, 3)) / flux, truth).cpu().numpy()
+        for method, psnr in found.items():
+            rows.append((name, method, psnr.mean(), *bootstrap(psnr - found["average"])))
+    return pd.DataFrame(rows, columns=["stress", "method", "psnr", "delta", "lo", "hi"])

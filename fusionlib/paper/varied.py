@@ -1,0 +1,102 @@
+"""The strategies with one thing changed each, for the ablations of chapter 07."""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+
+from fusionlib import groups, oracles, sky, zoo
+from fusionlib.adapters import Residual
+from fusionlib.learn import Schedule
+from fusionlib.losses import Objective
+from fusionlib.meta import Course
+from fusionlib.paper.learned import Part, learned, strategy_a, strategy_c
+from fusionlib.paper.method import Method
+from fusionlib.paper.solved import closed_form
+from fusionlib.routing import Encoder, Linear, MultiGate, Pixels, Router, cosine_router
+
+
+def linear_head(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Strategy A with a dot product and a bias in place of the cosine."""
+    encoder = Encoder(Router.maps, cell=cell)
+    return Router(encoder, Linear(encoder.channels, len(priors))), None
+
+
+def raw_pixels(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """A linear head on the image itself, pooled: nothing in between."""
+    encoder = Pixels(Router.maps)
+    return Router(encoder, Linear(encoder.channels, len(priors))), None
+
+
+def blind(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Strategy A without what the data say."""
+
+    def hide(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        seen = given[0].clone()
+        seen[:, 1] = 0
+        return (seen,)
+
+    router = cosine_router(len(priors), cell)
+    router.encoder.register_forward_pre_hook(hide)
+    return router, None
+
+
+def equal(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Strategy B with every prior treated alike."""
+    return cosine_router(len(priors), cell), Residual(len(priors))
+
+
+def bare(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """Strategy B without adapters."""
+    return cosine_router(len(priors), cell, shared=shared), None
+
+
+def grouped_at_random(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """MGPF over two groups drawn at random."""
+    return MultiGate(groups.at_random(len(priors), min(2, len(priors))), cell=cell), None
+
+
+def grouped_by_error(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """MGPF over two groups of priors that err alike on noisy training images."""
+    return MultiGate(groups.clustered(_correlation(priors), min(2, len(priors))), cell=cell), None
+
+
+@cache
+def _correlation(priors: tuple[str, ...], n: int = 12, sigma: float = 0.1) -> Tensor:
+    x = sky.split("train", n).image
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return oracles.error_correlation(zoo.bank(priors)(x + sigma * noise, sigma), x)
+
+
+PEERS = Objective(diversity=1e-4)  # as in strategy C
+Maker = Callable[[str, tuple[str, ...], int, torch.device], Method]
+VARIANTS: dict[str, Maker] = {
+    "a_linear": partial(learned, linear_head),
+    "a_pixels": partial(learned, raw_pixels),
+    "a_blind": partial(learned, blind),
+    "a_average": partial(learned, strategy_a, policy="average"),
+    "a_white": partial(learned, strategy_a, policy="white"),
+    "a_l1": partial(learned, strategy_a, objective=Objective("l1")),
+    "a_focal": partial(learned, strategy_a, objective=Objective("focal")),
+    "a_spread": partial(learned, strategy_a, objective=Objective(entropy=1e-4)),
+    "a_sharp": partial(learned, strategy_a, objective=Objective(entropy=-1e-4)),
+    "a_shared_out": partial(learned, strategy_a, objective=Objective(batch_entropy=1e-4)),
+    "a_maml": partial(learned, strategy_a, course=Course(unseen=True)),
+    "a_maml_zero": partial(learned, strategy_a, course=Course(unseen=True, shots=0)),
+    "a_joint": partial(learned, strategy_a, course=Course(unseen=True, steps=0)),
+    "a_joint_zero": partial(learned, strategy_a, course=Course(unseen=True, steps=0, shots=0)),
+    "b_equal": partial(learned, equal),
+    "b_bare": partial(learned, bare),
+    "c_plain": partial(learned, strategy_c),
+    "c_literal": partial(learned, strategy_c, objective=Objective(literal=1e-4)),
+    "c_unseen": partial(learned, strategy_c, objective=PEERS, without="torus"),
+    "c_subsets": partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8)),
+    "c_subsets_unseen": partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8), without="torus"),
+    "mgpf_random": partial(learned, grouped_at_random),
+    "mgpf_clustered": partial(learned, grouped_by_error),
+    "closed_average": partial(closed_form, policy="average"),
+    "closed_white": partial(closed_form, policy="white"),
+    "closed_blind": partial(closed_form, without="context"),
+}
