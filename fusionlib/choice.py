@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from fusionlib import closed_form as cf
 from fusionlib.fusion import spread
 from fusionlib.gates import DataStep, given, nearest
-from fusionlib.learn import RIDGES, Data, Stage, along_trajectory, solve_stage
 from fusionlib.priors import PriorBank
+from fusionlib.solve import RIDGES, bounded, solve_stage
+from fusionlib.trajectory import Data, Stage, along_trajectory
 
 
 class ExpertChoice(nn.Module):
@@ -36,9 +37,9 @@ class ExpertChoice(nn.Module):
         o = given(outputs)
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
         stage, away = nearest(self.router.levels, s, len(x))
-        phi, known = self.router.trusted(x, s, o, data_step, stage, away)
+        phi = self.router.seen(x, s, o, data_step, stage, away)
         there = chosen(self.router(x, sigma, o, data_step), o, self.l, self.shared)
-        w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage] * known[:, None, None], phi) * there
+        w = torch.einsum("bnf,bfhw->nbhw", self.theta[stage], phi) * there
         null = torch.zeros(len(w), 1, 1, 1).to(w)
         null[self.shared] = 1
         return w * (1 - null) + null * (1 - (w * (1 - null)).sum(0))
@@ -66,33 +67,33 @@ def fit_expert_choice(
     ridges: Sequence[float] = RIDGES,
     folds: int = 5,
 ) -> dict[str, Tensor]:
-    """`router` and `theta` (K, N, F), `typical` (K, 2, F) of an `ExpertChoice` gate for `pnp.hqs`, patches of `cell`
-    pixels: at each iteration first the dense gate, then, its choice fixed, the weights of the priors where they
-    chose."""
-    found: dict[str, list[Tensor]] = {"router": [], "theta": [], "typical": []}
+    """`router` and `theta` (K, N, F), `still` (K, N) and `ellipsoid` (K, F, F) of an `ExpertChoice` gate for `pnp.hqs`,
+    patches of `cell` pixels: at each iteration first the dense gate, then, its choice fixed, the weights of the priors
+    where they chose."""
+    found: dict[str, list[Tensor]] = {name: [] for name in ("router", "still", "ellipsoid", "theta")}
     others = [i for i in range(len(bank)) if i != shared]
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         count, position = min(folds, sum(len(s.truth) for s in stages)), 0
-        dense, typical, _ = solve_stage(stages, cf.ALL, ridges, count, cell)
-        level, device = torch.tensor([stages[0].sigma]), dense.device
-        router = cf.ClosedForm(level, dense[None], typical[None], cell=cell).to(device)
-        normal, width = cf.Normal(count), dense.shape[1]
+        dense = solve_stage(stages, cf.ALL, ridges, count, cell)
+        level, device = torch.tensor([stages[0].sigma]), dense.theta.device
+        router = cf.ClosedForm(level, dense.theta[None], dense.still[None], dense.ellipsoid[None], cell=cell).to(device)
+        normal, width = cf.Normal(count), dense.theta.shape[1]
+        phis, _ = bounded(stages, cf.ALL, cell, sharp=True)
         for s in stages:
             there = chosen(router(s.x, s.sigma, s.outputs, s.data_step), s.outputs, l, shared)
-            noise = torch.full((len(s.x),), s.sigma, device=s.x.device)
-            phi = cf.maps(cf.ALL, s.x, s.outputs, noise, s.data_step, cell)
-            wide = s.x.shape[2:]
-            phi, there = spread(phi, *wide, sharp=True)[:, :, 0], spread(there.float(), *wide, sharp=True)[:, :, 0]
+            there = spread(there.float(), *s.x.shape[2:], sharp=True)[:, :, 0]
             apart = (s.outputs - s.outputs[shared])[:, :, 0] * there
             for b in range(len(s.x)):
-                columns = apart[others, b].flatten(1)[:, None] * phi[b].flatten(1)[None]
-                normal.add(position % count, columns.flatten(0, 1), (s.truth[b] - s.outputs[shared, b]).flatten())
+                columns = apart[others, b].flatten(1)[:, None] * phis[position][None]
+                target = (s.truth[b] - s.outputs[shared, b]).flatten()
+                normal.add(position % count, columns.flatten(0, 1), target)
                 position += 1
         theta = torch.zeros(len(bank), width)
         if others:
             theta[others] = normal.solve(ridges)[0].view(len(others), width).float().cpu()
-        for name, value in (("router", dense), ("theta", theta), ("typical", typical)):
+        parts = (dense.theta, dense.still, dense.ellipsoid, theta)
+        for name, value in zip(found, parts, strict=True):
             found[name].append(value.cpu())
         gate = ExpertChoice(router, theta[None], l, shared).to(device)
 

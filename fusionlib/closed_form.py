@@ -1,7 +1,8 @@
 """Gates in closed form: weights linear in local features, found by ridge regression, one noise level at a time.
 
-y = m + sum_i w_i (x_i - m), m the mean output and w_i(q) = sum_f theta_if phi_f(q) at pixel q: linear in theta, so that
-the least squares fit to labelled images needs no iterations, and whatever w is, the weights of the x_i sum to one.
+y = sum_i s_i x_i + sum_i d_i (x_i - m), s the best static weights, m the mean output, d_i(q) = sum_f theta_if phi_f(q)
+at pixel q: linear in theta, so that the least squares fit to labelled images needs no iterations, and whatever d is,
+the weights of the x_i sum to one. The ridge draws them to s.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,55 +62,59 @@ def _peak(m: Tensor) -> Tensor:
     return smooth(m, 4.0).amax((2, 3), keepdim=True).clamp(min=0.05)
 
 
-def typical_of(means: Tensor) -> Tensor:
-    """Mean and greatest deviation (2, F) of image means (n, F) of what a gate sees."""
-    mean = means.mean(0)
-    return torch.stack([mean, (means - mean).abs().amax(0).clamp(min=1e-3)])
+def ellipsoid(phi: Sequence[Tensor]) -> Tensor:
+    """E (F, F) such that |E phi|^2 is 1 in the mean over pixels and over images with features (F, P)."""
+    moment = torch.stack([(p @ p.T).double() / p.shape[1] for p in phi]).mean(0)
+    moment = moment + torch.diag(1e-4 * moment.diagonal() + 1e-9)
+    inverse = torch.linalg.inv(torch.linalg.cholesky(moment))
+    return (inverse / len(moment) ** 0.5).to(phi[0])
 
 
-def trust(means: Tensor, typical: Tensor) -> Tensor:
-    """How far image means (B, F) are what was fitted, (B,): 1 up to 3.5 times the greatest deviation of the fit, 0 from
-    6 times on. `typical` (2, F) or, one per image, (B, 2, F)."""
-    mean, most = typical.unbind(-2)
-    return ((6 - ((means - mean).abs() / most).amax(1)) / 2.5).clamp(0, 1)
+def within(phi: Tensor, e: Tensor) -> Tensor:
+    """Features (B, F, ...) drawn back to |E phi| <= 1, E (F, F) or one per image: of pixels with more leverage than the
+    mean pixel of the fit only the direction counts, so that weights stay bounded on images unlike those of the fit."""
+    size = (e @ phi.flatten(2)).norm(dim=1).view(len(phi), 1, *phi.shape[2:])
+    return phi / size.clamp(min=1)
 
 
 class ClosedForm(nn.Module):
     """The gate: for each of K noise levels coefficients `theta` (K, N, F) of N priors and F features.
 
-    `typical` (K, 2, F) are mean and greatest deviation of the features' image means over the images of the fit. Where
-    an image, or sigma, lies outside what was fitted the weights go back to the average of the priors: as fitted up to
-    3.5 times that deviation and one step of the levels, the average from 6 times and two steps on. `cell` pixels
-    share a weight (`Cell`). `kept`, bool (K, N): the priors there are at each level, the others are not
-    called; all of them by default.
+    `still` (K, N) are the static weights from which they count, `ellipsoid` (K, F, F) bounds the features (`within`),
+    and with them the weights, on images unlike those of the fit. Between one and two steps outside the levels the
+    weights go back to the static ones. `cell` pixels share a weight (`Cell`). `kept`, bool (K, N): the priors there are
+    at each level, the others are not called; all of them by default.
     """
 
     reads_outputs, skips = True, False
     levels: Tensor
     theta: Tensor
-    typical: Tensor
+    still: Tensor
+    ellipsoid: Tensor
     kept: Tensor
 
     def __init__(
         self,
         sigmas: Tensor,
         theta: Tensor,
-        typical: Tensor,
+        still: Tensor,
+        ellipsoid: Tensor,
         features: Sequence[Features] = ALL,
         cell: Cell = 1,
         kept: Tensor | None = None,
     ):
         super().__init__()
-        if theta.ndim != 3 or len(theta) != len(sigmas) or typical.shape != (len(sigmas), 2, theta.shape[2]):
+        levels, (n, width) = len(sigmas), theta.shape[-2:]
+        if theta.shape != (levels, n, width) or still.shape != (levels, n) or ellipsoid.shape != (levels, width, width):
             raise ValueError(
-                f"ClosedForm: theta ({len(sigmas)}, N, F) and typical ({len(sigmas)}, 2, F) are needed, "
-                f"got {tuple(theta.shape)} and {tuple(typical.shape)}"
+                f"ClosedForm: theta ({levels}, N, F), still ({levels}, N) and ellipsoid ({levels}, F, F) are needed, "
+                f"got {tuple(theta.shape)}, {tuple(still.shape)} and {tuple(ellipsoid.shape)}"
             )
         kept = torch.ones(theta.shape[:2], dtype=torch.bool) if kept is None else kept
         if kept.shape != theta.shape[:2] or kept.dtype != torch.bool or not bool(kept.any(1).all()):
             raise ValueError(f"ClosedForm: kept is bool {tuple(theta.shape[:2])}, some prior kept at every level")
         self.features, self.cell, self.whole = tuple(features), cell, bool(kept.all())
-        for name, value in (("levels", sigmas.log()), ("theta", theta), ("typical", typical)):
+        for name, value in (("levels", sigmas.log()), ("theta", theta), ("still", still), ("ellipsoid", ellipsoid)):
             self.register_buffer(name, value.float())
         self.register_buffer("kept", kept)
 
@@ -124,12 +129,12 @@ class ClosedForm(nn.Module):
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
         stage, away = nearest(self.levels, s, len(x))
         if self.whole:
-            return self._weigh(x, s, o, data_step, stage, away, self.theta)
+            return self._weigh(x, s, o, data_step, stage, away, slice(None))
         parts = []
         for k in stage.unique():  # inside a loop there is one
             part, there = (stage == k).nonzero()[:, 0], self.kept[k].nonzero()[:, 0]
             step = data_step if len(part) == len(x) else None
-            some = self._weigh(x[part], s[part], o[there][:, part], step, stage[part], away[part], self.theta[:, there])
+            some = self._weigh(x[part], s[part], o[there][:, part], step, stage[part], away[part], there)
             parts.append((part, some.new_zeros(len(o), *some.shape[1:]).index_copy(0, there, some)))
         w = torch.cat([some for _, some in parts], 1)
         return torch.empty_like(w).index_copy(1, torch.cat([part for part, _ in parts]), w)
@@ -142,19 +147,17 @@ class ClosedForm(nn.Module):
         data_step: DataStep | None,
         stage: Tensor,
         away: Tensor,
-        theta: Tensor,
+        there: Tensor | slice,
     ) -> Tensor:
-        phi, known = self.trusted(x, s, o, data_step, stage, away)
-        w = torch.einsum("bnf,bfhw->nbhw", theta[stage] * known[:, None, None], phi)
-        return w + (1 - w.sum(0)) / len(w)
+        phi = self.seen(x, s, o, data_step, stage, away)
+        moved = torch.einsum("bnf,bfhw->nbhw", self.theta[:, there][stage], phi)
+        return self.still[:, there][stage].T[:, :, None, None] + moved - moved.mean(0)
 
-    def trusted(
-        self, x: Tensor, s: Tensor, o: Tensor, data_step: DataStep | None, stage: Tensor, away: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The features (B, F, h, w), and how far they and sigma are what was fitted: 1 to 0, (B,)."""
-        phi = maps(self.features, x, o, s, data_step, self.cell)
+    def seen(self, x: Tensor, s: Tensor, o: Tensor, data_step: DataStep | None, stage: Tensor, away: Tensor) -> Tensor:
+        """The features (B, F, h, w), bounded, and fading where sigma is not what was fitted."""
+        phi = within(maps(self.features, x, o, s, data_step, self.cell), self.ellipsoid[stage])
         gap = self.levels.diff().abs().max() if len(self.levels) > 1 else torch.tensor(0.1).to(s)
-        return phi, trust(phi.mean((2, 3)), self.typical[stage]) * (2 - away / gap).clamp(0, 1)
+        return phi * (2 - away / gap).clamp(0, 1)[:, None, None, None]
 
 
 def maps(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib.gates import DataStep, given, nearest
-from fusionlib.learn import Data, Stage, along_trajectory
 from fusionlib.oracles import simplex_weights
 from fusionlib.priors import PriorBank
+from fusionlib.trajectory import Data, Stage, along_trajectory
 
 
 class CsNet(nn.Module):

@@ -15,9 +15,9 @@ from fusionlib.classical import Identity
 from fusionlib.datasets import turned
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import nearest
-from fusionlib.learn import Data, Stage, along_trajectory
 from fusionlib.priors import PriorBank
 from fusionlib.routing import Linear, dense
+from fusionlib.trajectory import Data, Stage, along_trajectory
 
 
 class LoRAConv(nn.Module):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from fusionlib.fusion import spread
-from fusionlib.learn import Data, Stage, along_trajectory
 from fusionlib.priors import PriorBank
 from fusionlib.routing import Learned
+from fusionlib.trajectory import Data, Stage, along_trajectory
 
 Parameters = dict[str, Tensor]
 

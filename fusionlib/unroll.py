@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep
-from fusionlib.learn import Data, data_step
+from fusionlib.trajectory import Data, data_step
 
 
 class _Step(nn.Module):

@@ -18,7 +18,7 @@ from fusionlib import (
 )
 from fusionlib import closed_form as cf
 from fusionlib.gates import Staged
-from fusionlib.learn import Schedule, along_trajectory, data_step, fit_closed_form, fit_gate
+from fusionlib.learn import Schedule, fit_gate
 from fusionlib.losses import (
     Objective,
     batch_entropy,
@@ -34,7 +34,9 @@ from fusionlib.losses import (
 from fusionlib.oracles import simplex_weights
 from fusionlib.pnp import admm, pgd
 from fusionlib.routing import Cosine, Encoder, Linear, Router, Voter, affine
+from fusionlib.solve import fit_closed_form
 from fusionlib.supervised import fit_denoiser, fit_end_to_end, from_nothing, starts
+from fusionlib.trajectory import along_trajectory, data_step
 from fusionlib.unroll import fit_unrolled
 
 NAMES = ["identity", "tv", "torus"]

@@ -7,7 +7,6 @@ from torch import nn
 
 from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, metrics, schedule, wrappers, zoo
 from fusionlib.gates import Staged, Static
-from fusionlib.learn import fit_static
 from fusionlib.oracles import (
     NoiseLevels,
     Oracle,
@@ -15,6 +14,7 @@ from fusionlib.oracles import (
     error_correlation,
     simplex_weights,
 )
+from fusionlib.solve import fit_static
 
 F64 = torch.float64
 

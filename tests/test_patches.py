@@ -19,11 +19,12 @@ from fusionlib import closed_form as cf
 from fusionlib.adapters import Residual
 from fusionlib.fusion import spread
 from fusionlib.gates import Staged
-from fusionlib.learn import Schedule, fit_closed_form, fit_gate, fit_static
+from fusionlib.learn import Schedule, fit_gate
 from fusionlib.paper import patched
 from fusionlib.paper.methods import make
 from fusionlib.priors import in_patches
 from fusionlib.routing import Cosine, Encoder, Router, cosine_router, expert_choice
+from fusionlib.solve import fit_closed_form, fit_static
 
 NAMES = ["identity", "tv", "torus"]
 

@@ -49,7 +49,7 @@ def test_imports_point_downward():
         "priors networks classical ffdnet srmd dncnn hsc wrappers foreign zoo datasets rings",
         "gates routing groups adapters closed_form fusion",
         "pnp rml mace",
-        "training oracles losses learn choice csnet lora heldout unroll supervised meta",
+        "training oracles losses trajectory learn solve choice csnet lora heldout unroll supervised meta",
         "paper",
         "__init__",
     ]

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fusionlib import metrics
 from fusionlib.fusion import FusedPrior, spread
-from fusionlib.learn import data_step
 from fusionlib.metrics import bootstrap
 from fusionlib.oracles import Oracle, error_correlation, simplex_weights
 from fusionlib.paper import strategies
@@ -23,6 +22,7 @@ from fusionlib.paper.patched import regions
 from fusionlib.paper.tables import examples
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.routing import Router
+from fusionlib.trajectory import data_step
 
 CLASSES = ("bright core", "photon ring", "strong edge", "shadow", "spiral arms", "flat sky")
 ORACLES = {"image": 64, "8 px": 8, "pixel": 1}

@@ -15,7 +15,7 @@ from fusionlib.families import FAMILIES, geometric
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Staged
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
-from fusionlib.learn import MSE, USUAL, Policy, Schedule, fit_gate
+from fusionlib.learn import MSE, USUAL, Schedule, fit_gate
 from fusionlib.losses import Objective
 from fusionlib.meta import Course, fit_meta
 from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
@@ -36,6 +36,7 @@ from fusionlib.routing import (
     top_p,
 )
 from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
+from fusionlib.trajectory import Policy
 
 WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
 STEPS = {False: 600, True: 200}  # of training a denoiser from nothing, and from a prior, with up to 100 images
@@ -116,14 +117,15 @@ def learned(
         else:
             how = {"objective": objective, "schedule": schedule, "policy": policy, "separate": separate}
             found = fit_gate(some, data, sigmas, s["lam"], make, **how)  # type: ignore[arg-type]
-        state = {f"{k}.{name}": v.half() for k, part in enumerate(found) for name, v in both(part).state_dict().items()}
-        return state | {"shared": torch.tensor(shared)}
+        states = [both(part).state_dict() for part in found]
+        return {name: torch.stack([state[name] for state in states]).half() for name in states[0]} | {
+            "shared": torch.tensor(shared)
+        }
 
     def prior(s: Settings, fitted: Fitted) -> nn.Module:
         parts, sigmas = [build(priors, size, int(fitted["shared"])) for _ in range(steps)], sigmas_of(s, steps)
         for k, part in enumerate(parts):
-            own = {n.removeprefix(f"{k}."): v.float() for n, v in fitted.items() if n.startswith(f"{k}.")}
-            both(part).load_state_dict(own)
+            both(part).load_state_dict({name: v[k].float() for name, v in fitted.items() if name != "shared"})
             if select is not None:
                 part[0].select, part[0].skips = select, True  # type: ignore[assignment]
         adapted = [a for _, a in parts if a is not None]

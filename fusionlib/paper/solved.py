@@ -11,10 +11,11 @@ from fusionlib.closed_form import ALL, Cell, ClosedForm
 from fusionlib.csnet import CsNet, fit_csnet
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Staged, Static
-from fusionlib.learn import Policy, fit_closed_form, fit_static
 from fusionlib.oracles import NoiseLevels
 from fusionlib.paper.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
 from fusionlib.priors import PriorBank
+from fusionlib.solve import fit_closed_form, fit_static
+from fusionlib.trajectory import Policy
 from fusionlib.unroll import fit_unrolled
 
 LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of one prior, in units of the loop's noise level
@@ -52,8 +53,8 @@ def closed(cell: Cell = 1, price: float = 0.0, without: str = "", policy: Policy
         return fit_closed_form(bank, data, sigmas, lam, features=features, **how)  # type: ignore[arg-type]
 
     def gate(sigmas: list[float], found: Fitted) -> nn.Module:
-        kept = found.get("kept")
-        return ClosedForm(torch.tensor(sigmas), found["theta"], found["typical"], features, cell, kept)
+        levels, e = torch.tensor(sigmas), found["ellipsoid"]
+        return ClosedForm(levels, found["theta"], found["still"], e, features, cell, found.get("kept"))
 
     return solve, gate
 
@@ -119,7 +120,8 @@ def closed_expert(argument: str, priors: tuple[str, ...], steps: int, device: to
         return found | {"shared": torch.tensor(shared)}
 
     def prior(s: Settings, fitted: Fitted) -> nn.Module:
-        router = ClosedForm(torch.tensor(sigmas_of(s, steps)), fitted["router"], fitted["typical"], cell=size)
+        levels, e = torch.tensor(sigmas_of(s, steps)), fitted["ellipsoid"]
+        router = ClosedForm(levels, fitted["router"], fitted["still"], e, cell=size)
         return FusedPrior(bank, ExpertChoice(router, fitted["theta"], l, int(fitted["shared"]))).to(device)
 
     return plugged(prior, steps, "fused", len(bank), fit)

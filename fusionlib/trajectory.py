@@ -1,0 +1,75 @@
+"""Fitting along the trajectory that the method itself takes.
+
+Iteration k of the loop is fitted on the images that iterations 0 .. k - 1, already fitted, lead to: the only images it
+will ever see. Prior outputs are computed once per iteration and image, and dropped after it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fusionlib.fusion import spread
+from fusionlib.gates import DataStep
+from fusionlib.pnp import Physics
+from fusionlib.priors import PriorBank
+
+Data = Sequence[tuple[Physics, Tensor, Any]]  # instrument, truth (B, 1, H, W), data
+Policy = Literal["own", "average", "white"]
+
+
+@dataclass
+class Stage:
+    """One iteration of the loop for some labelled images: what the priors got and gave, and the data step then."""
+
+    truth: Tensor
+    x: Tensor
+    outputs: Tensor
+    data_step: DataStep
+    sigma: float
+
+
+Fit = Callable[[list[Stage]], Callable[[Stage], Tensor]]  # learns from the stages, then fuses each: image (B, 1, H, W)
+
+
+def along_trajectory(
+    bank: PriorBank,
+    data: Data,
+    sigmas: Sequence[float],
+    lam: float,
+    fit: Fit,
+    *,
+    policy: Policy = "own",
+    batch: int = 32,
+) -> None:
+    """Run `pnp.hqs` on labelled images, with `fit` at every iteration saying how the outputs are fused from then on.
+
+    `policy` says which images it is fitted on: those that its `own` iterations lead to, those of the `average` of the
+    priors, or the truth in `white` noise. Only the first are what it will see.
+    """
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy must be one of {get_args(Policy)}, got {policy!r}")
+    images, rng = [physics.start(y) for physics, _, y in data], torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for sigma in sigmas:
+            stages = []
+            for z, (physics, truth, y) in zip(images, data, strict=True):
+                step = data_step(physics, y, lam / sigma**2)
+                white = policy == "white"
+                x = truth + sigma * torch.randn(truth.shape, generator=rng).to(truth) if white else step(z)
+                outputs = torch.cat([bank(part, sigma) for part in x.split(batch)], 1)
+                stages.append(Stage(truth, x, outputs, step, sigma))
+            fuse = fit(stages)
+            images = [stage.outputs.mean(0) if policy == "average" else fuse(stage) for stage in stages]
+
+
+def data_step(physics: Physics, y: Any, rho: float) -> DataStep:
+    """What a loop knows of the data at penalty `rho`."""
+    return lambda v: physics.prox(v, y, rho)
+
+
+def fused(w: Tensor, outputs: Tensor, sharp: bool = False) -> Tensor:
+    """The image (B, 1, H, W) that weights (N, B, h, w) make of outputs (N, B, 1, H, W)."""
+    return (spread(w, *outputs.shape[3:], sharp=sharp) * outputs).sum(0)
