@@ -109,13 +109,17 @@ def test_a_fused_prior_that_computes_patches_gives_the_same_image(noisy):
 # --- closed form at every resolution ---
 
 
+def gate_of(found, *options, theta="theta", **named):
+    return cf.ClosedForm(torch.tensor([0.1]), found[theta], found["still"], found["ellipsoid"], *options, **named)
+
+
 @pytest.mark.row(7)
 def test_one_constant_weight_per_image_is_the_static_affine_one(noisy):
     truth, z = noisy
     bank, data = zoo.bank(NAMES), [(Denoising(), truth, z)]
     options = {"features": (cf.constant,), "cell": None, "ridges": (1e-12,)}
     found = fit_closed_form(bank, data, [0.1], 1.0, **options)
-    gate = cf.ClosedForm(torch.tensor([0.1]), found["theta"], found["typical"], (cf.constant,), None)
+    gate = gate_of(found, (cf.constant,), None)
     with torch.no_grad():
         w = gate(z, 0.1, bank(z, 0.1))
     assert w.shape == (3, 6, 1, 1)
@@ -127,7 +131,7 @@ def test_closed_form_fits_better_the_finer_it_is_and_all_scales_together_best(no
     bank, error = zoo.bank(NAMES), []
     for cell in (None, 16, 8, 1, (None, 16, 1)):
         found = fit_closed_form(bank, [(Denoising(), truth, z)], [0.1], 1.0, cell=cell, ridges=(1e-6,))
-        gate = cf.ClosedForm(torch.tensor([0.1]), found["theta"], found["typical"], cell=cell)
+        gate = gate_of(found, cell=cell)
         with torch.no_grad():
             fused = FusedPrior(bank, gate).fuse(z, 0.1, lambda v: z)
             error.append(float((fused.image - truth).square().mean()))
@@ -144,7 +148,7 @@ def test_expert_choice_in_closed_form(noisy):
     error = {}
     for l in (4, 64):
         found = choice.fit_expert_choice(bank, data, [0.1], 1.0, cell=8, l=l, shared=2, ridges=(1e-6,))
-        router = cf.ClosedForm(torch.tensor([0.1]), found["router"], found["typical"], cell=8)
+        router = gate_of(found, cell=8, theta="router")
         gate = choice.ExpertChoice(router, found["theta"], l, 2)
         with torch.no_grad():
             w = gate(z, 0.1, bank(z, 0.1), lambda v: z)
@@ -157,10 +161,10 @@ def test_expert_choice_in_closed_form(noisy):
     with torch.no_grad():
         shared = float((bank(z, 0.1)[2] - truth).square().mean())
     assert error[64] < error[4] < shared
-    far = FusedPrior(bank, gate)(0.1 * z, 0.1)  # nothing like the images of the fit
-    assert torch.allclose(far, bank(0.1 * z, 0.1)[2], atol=1e-6)
+    far = FusedPrior(bank, gate)(z, 0.5)  # nothing like the noise of the fit
+    assert torch.allclose(far, bank(z, 0.5)[2], atol=1e-6)
     with pytest.raises(ValueError, match="per patch"):
-        choice.ExpertChoice(cf.ClosedForm(torch.tensor([0.1]), found["router"], found["typical"]), found["theta"], 4, 2)
+        choice.ExpertChoice(gate_of(found, theta="router"), found["theta"], 4, 2)
 
 
 # --- what is worth calling ---
@@ -176,7 +180,7 @@ def test_priors_not_worth_their_price_are_not_called(noisy):
     assert dear["kept"].tolist() == [[True, False, False]] and not dear["theta"].any()
     some = fit_closed_form(bank, data, [0.1], 1.0, price=0.05, cost=cost)
     assert some["kept"].tolist() == [[True, True, False]]  # the torus costs 5 dB, and is not worth that
-    gate = cf.ClosedForm(torch.tensor([0.1]), some["theta"], some["typical"], kept=some["kept"])
+    gate = gate_of(some, kept=some["kept"])
     called = []
     for name, prior in zip(bank.names, bank.priors, strict=True):
         prior.register_forward_hook(lambda *_, name=name: called.append(name))
@@ -194,9 +198,9 @@ def test_each_image_calls_what_its_own_noise_level_keeps(noisy):
     x, bank = noisy[1][:3], zoo.bank(NAMES)
     theta = 0.1 * torch.randn(2, 3, 17, generator=torch.Generator().manual_seed(0))
     kept = torch.tensor([[True, True, False], [True, False, True]])
-    typical = torch.stack([torch.zeros(2, 17), torch.full((2, 17), 1e3)], 1)
-    theta = theta * kept[..., None]
-    gate = closed_form.ClosedForm(torch.tensor([0.2, 0.1]), theta, typical, kept=kept)
+    theta, still = theta * kept[..., None], kept / kept.sum(1, keepdim=True)
+    ellipsoid = torch.eye(17).expand(2, -1, -1) / 10
+    gate = closed_form.ClosedForm(torch.tensor([0.2, 0.1]), theta, still, ellipsoid, kept=kept)
     with torch.no_grad():
         all_three = FusedPrior(bank, gate).fuse(x, torch.tensor([0.2, 0.1, 0.2]))
         for b, sigma in enumerate((0.2, 0.1, 0.2)):
