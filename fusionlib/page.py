@@ -194,9 +194,10 @@ class Explorer(w.VBox):
         self.kept.append(self.view)
         frame = pd.DataFrame([{"run": k + 1, **row(view)} for k, view in enumerate(self.kept)])
         self.table.value = frame[list(KEPT)].to_html(index=False, border=0)
-        for control in (self.first, self.second):
+        before = self.first.value or 0
+        for control, chosen in ((self.first, before), (self.second, len(self.kept) - 1)):
             control.options = [(f"run {k + 1}, {v.psnr:.2f} dB", k) for k, v in enumerate(self.kept)]
-        self.second.value = len(self.kept) - 1
+            control.value = chosen
         self._beside()
 
     def _beside(self) -> None:
