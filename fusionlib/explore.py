@@ -243,6 +243,14 @@ print(f"{{float(metrics.psnr(found.image, sky.image)):.6f}}")
 """
 
 
+def pictures(view: View) -> dict[str, np.ndarray]:
+    """A view as arrays, for a figure: `image` (4, H, W) truth, dirty image, reconstruction, error; `weights` (N, H, W),
+    the mean over the iterations; `name` (N,); `psnr`."""
+    weights = np.ones((1, *view.truth.shape)) if view.weights is None else view.weights.mean(0)
+    images = np.stack([view.truth, view.dirty, view.image, view.image - view.truth])
+    return {"image": images, "weights": weights, "name": np.array(view.names), "psnr": np.array(view.psnr)}
+
+
 def row(view: View) -> dict[str, Any]:
     """A line of the table of runs kept for comparison."""
     changed = {f.name: getattr(view.state, f.name) for f in fields(State)}

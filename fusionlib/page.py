@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fusionlib import zoo
 from fusionlib.baselines import COVERAGE
 from fusionlib.explore import ALGORITHMS, BANKS, Cancelled, State, View, lines, look, row, strategies
 from fusionlib.paper import style
@@ -51,13 +52,14 @@ class Explorer(w.VBox):
     """
 
     def __init__(self, state: State | None = None):
-        self.state = state or State()
+        found, self.lacking = zoo.available(BANKS["main"])
+        self.state = state or State(priors=tuple(found))
         self.view: View | None = None
         self.kept: list[View] = []
         self._turn, self._thread = 0, threading.Thread()
         self._lock, self._quiet = threading.Lock(), False
         self.controls = _controls(self.state)
-        self.priors = {name: _check(name, name in self.state.priors) for name in BANKS["main"]}
+        self.priors = {name: _check(name, name in self.state.priors) for name in found}
         self.zoom = w.IntSlider(value=1, min=1, max=4, description="zoom", continuous_update=False)
         self.across = w.IntSlider(value=50, min=0, max=100, description="first | second", style=_LABEL)
         self.first, self.second = (w.Dropdown(options=[], description=name) for name in ("first", "second"))
@@ -71,10 +73,11 @@ class Explorer(w.VBox):
             )
         }
         self.pictures = {name: _picture(SIDE) for name in ("truth", "dirty image", "beam", "reconstruction", "error")}
-        self.maps = {name: _picture(SMALL) for name in BANKS["main"]}
+        self.maps = {name: _picture(SMALL) for name in found}
         self.plots, self.compared = _picture(0), _picture(2 * SIDE)
         self.table, self.exported = w.HTML(), w.VBox()
-        super().__init__([self.status, w.HBox([self._left(), self._right()])])
+        lacking = [w.HTML(_told(f"{name} is left out: {why}", "#555555")) for name, why in self.lacking.items()]
+        super().__init__([self.status, *lacking, w.HBox([self._left(), self._right()])])
         for name, control in self.controls.items():
             control.observe(self._changed, "value")
             control.add_class(f"explorer-{name}")
@@ -85,8 +88,7 @@ class Explorer(w.VBox):
             control.observe(lambda _: self._beside(), "value")
         for name, what in (("cancel", self.cancel), ("pin", self.pin), ("export", self.export)):
             self.buttons[name].on_click(lambda _, what=what: what())
-        self._offer()
-        self.run()
+        self._changed()
 
     def _left(self) -> w.Widget:
         c = self.controls

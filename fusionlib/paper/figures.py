@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from fusionlib.interferometer import S_REF
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, forest, frame, mosaic, sky_picture
+from fusionlib.paper.figures_explorer import fig12_view
 from fusionlib.paper.figures_m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
 from fusionlib.paper.figures_patches import (
     fig06_maps,
@@ -69,6 +70,7 @@ __all__ = [
     "fig10_families",
     "fig10_m87",
     "fig10_profiles",
+    "fig12_view",
     "fig13_data",
     "fig13_families",
     "fig13_losses",
