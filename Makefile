@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures wide paper publish test test-interop train weights rows lab clean check-env help
+.PHONY: figures wide paper publish test test-interop train weights rows explore lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -51,6 +51,11 @@ weights:  ## ship what `make train` made: copy it into fusionlib/weights
 
 rows: .venv/.installed-test  ## which test checks which row of what the two essays name
 	@$(BIN)/python -m pytest --rows
+
+explore: .venv/.installed  ## the explorer as a page in the browser, for this machine alone
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[explore]'
+	@test -e build/explorer.ipynb -a build/explorer.ipynb -nt notebooks/12_explorer.py || $(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output build/explorer.ipynb notebooks/12_explorer.py
+	@$(BIN)/voila build/explorer.ipynb --Voila.ip=127.0.0.1
 
 lab: .venv/.installed  ## open the chapters in JupyterLab (right click, Open With, Notebook)
 	@$(BIN)/jupyter lab notebooks

@@ -60,6 +60,7 @@ CHAPTERS = [
     Chapter("08_weight_analysis", specs.weight_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter("12_explorer", _none, {"smoke": 30, "quick": 30, "paper": 30}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]
 

@@ -20,6 +20,7 @@ from fusionlib.paper.figures_ablations import (
     fig07_shots,
     fig07_stress,
 )
+from fusionlib.paper.figures_explorer import fig12_view
 from fusionlib.paper.figures_m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
 from fusionlib.paper.figures_patches import (
     fig06_maps,
@@ -81,6 +82,7 @@ __all__ = [
     "fig10_families",
     "fig10_m87",
     "fig10_profiles",
+    "fig12_view",
     "fig13_data",
     "fig13_families",
     "fig13_losses",

@@ -1,0 +1,262 @@
+"""The explorer: one sky, one array, some priors, a way of fusing them, and what comes of it.
+
+`State` says what is wanted, `look(state)` computes it, `lines(state)` are the Python lines that give the same number in
+a fresh process. The page of chapter 12 puts widgets around these.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from fusionlib import metrics, paper, sky, zoo
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import DataStep, average
+from fusionlib.interferometer import MIN_BASELINE, Interferometer
+from fusionlib.paper.experiment import WINDOW, store_paths, tuning
+from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
+
+ALGORITHMS: dict[str, Callable[..., Reconstruction]] = {"hqs": hqs, "admm": admm, "pgd": pgd, "red": red}
+FITTED = (
+    "a:image",
+    "a:8",
+    "a:pixel",
+    "b:image",
+    "c:image",
+    "mgpf:image",
+    "gradient:pixel",
+    "closed_form",
+    "static_affine",
+)
+BANKS = {name: zoo.BANKS[name] for name in ("main", "far")}
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a picture of the explorer depends on.
+
+    `truth` is "" for the simulator (a Kerr disc: `spin`, `inclination` [deg], `theta_g` [microarcsec], `position_angle`
+    [deg], `turbulence`, `seed`), or an image file or a folder of them, of which number `seed` is taken. `noise` is in
+    units of the array's own. `strategy` is a prior of the bank, `average`, or one of FITTED, whose gates are those of
+    the profile `quick`, fitted with the whole bank `main`, or `far` without the torus; the weights of priors that are
+    not in `priors` go to the others in equal parts.
+    """
+
+    truth: str = ""
+    spin: float = 0.5
+    inclination: float = 30.0
+    theta_g: float = 3.8
+    position_angle: float = 108.0
+    turbulence: float = 0.5
+    seed: int = 1
+    coverage: float = 1.0
+    noise: float = 1.0
+    priors: tuple[str, ...] = BANKS["main"]
+    strategy: str = "closed_form"
+    algorithm: str = "hqs"
+    iterations: int = 16
+    sigma_max: float = 0.2
+    sigma_min: float = 0.02
+    lam: float = 0.1
+
+
+KERR = ("spin", "inclination", "theta_g", "position_angle", "turbulence")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What `look` found: images (H, W) `truth`, `dirty`, `beam`, `image`; `psnr` [dB]; `weights` (K, N, H, W) or None
+    for one prior, `names` (N,); `points`, the table of baselines with `u`, `v` [wavelengths] and the whitened size of
+    their `residual`; `chi2` and `step` (K,); and the `seconds` of the loop."""
+
+    state: State
+    truth: np.ndarray
+    dirty: np.ndarray
+    beam: np.ndarray
+    image: np.ndarray
+    psnr: float
+    weights: np.ndarray | None
+    names: tuple[str, ...]
+    points: pd.DataFrame
+    chi2: np.ndarray
+    step: np.ndarray
+    seconds: float
+
+
+class Shared(nn.Module):
+    """A gate for some of the priors it was fitted for, bool `keep` (N,): the others' weight goes to those in equal
+    parts."""
+
+    def __init__(self, gate: nn.Module, keep: Tensor):
+        super().__init__()
+        self.gate, self.keep = gate, keep
+        self.reads_outputs, self.skips, self.sharp = gate.reads_outputs, gate.skips, getattr(gate, "sharp", False)
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None
+    ) -> Tensor:
+        w, keep = self.gate(x, sigma, outputs, data_step), self.keep.to(x).view(-1, 1, 1, 1)
+        return (w + (w * (1 - keep)).sum(0) / keep.sum()) * keep
+
+
+def strategies(priors: tuple[str, ...]) -> list[str]:
+    """What can be chosen with these priors: each, their average, and what is fitted for a bank that has them."""
+    fitted = [m for m in FITTED if _spec(m, _bank_of(priors)) is not None] if len(priors) > 1 else []
+    return [*fitted, *["average"] * (len(priors) > 1), *priors]
+
+
+def _bank_of(priors: tuple[str, ...]) -> str:
+    """The bank whose fits serve some priors. The torus is in `main` alone."""
+    return "main" if "torus" in priors else "far"
+
+
+@lru_cache
+def _spec(method: str, bank: str) -> paper.Spec | None:
+    """The experiment behind a fitted strategy, if its fit ships or was made here."""
+    found = paper.strategy_specs("quick", BANKS["main"])
+    specs = [s for s in found if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
+    return next((s for s in specs if any(p.exists() for p in store_paths(tuning(s).key))), None)
+
+
+@lru_cache(maxsize=8)
+def prior(strategy: str, priors: tuple[str, ...]) -> nn.Module:
+    """The prior that a strategy is. Raises ValueError for one there is not, with these priors."""
+    if not priors:
+        raise ValueError("priors: none is switched on; switch on at least one")
+    if strategy in priors:
+        return zoo.load(strategy)
+    if len(priors) > 1 and strategy == "average":
+        return FusedPrior(zoo.bank(priors), average(len(priors)))
+    spec = _spec(strategy, _bank_of(priors)) if len(priors) > 1 else None
+    if spec is None or not set(priors) <= set(spec.priors):
+        raise ValueError(f"strategy: there is no {strategy} with {', '.join(priors)}; there are {strategies(priors)}")
+    fused, _ = paper.prior_of(spec)
+    assert isinstance(fused, FusedPrior)
+    if len(priors) < len(spec.priors):
+        keep = torch.tensor([name in priors for name in spec.priors])
+        fused = FusedPrior(fused.bank, Shared(fused.gate, keep), fused.adapters)
+    return fused
+
+
+@lru_cache(maxsize=8)
+def array(coverage: float, noise: float) -> Interferometer:
+    """The EHT of 2017 with so much of its coverage and so many times its noise."""
+    if not noise > 0:
+        raise ValueError(f"noise: a positive number is needed, got {noise}")
+    table = Interferometer.eht2017(coverage).table
+    return Interferometer.from_table(table.assign(sigma=table.sigma * noise), min_baseline=MIN_BASELINE, window=WINDOW)
+
+
+@lru_cache(maxsize=8)
+def truth(state: State) -> sky.Sky:
+    """The sky of a state (which may differ in what the sky does not depend on)."""
+    if not state.truth:
+        return sky.black_holes(1, state.seed, x=0.0, y=0.0, **{name: getattr(state, name) for name in KERR})
+    path = Path(state.truth).expanduser()
+    if not path.exists():
+        raise ValueError(f"truth: there is no file or folder {path}")
+    found = sky.from_folder(path)
+    return found[slice(state.seed % len(found.image), state.seed % len(found.image) + 1)]
+
+
+def _sky_of(state: State) -> State:
+    return replace(State(), **{name: getattr(state, name) for name in ("truth", "seed", *KERR)})
+
+
+class Cancelled(Exception):
+    """Somebody wants something else by now."""
+
+
+@torch.inference_mode()
+def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
+    """Observe, reconstruct, score. Raises ValueError, in words, for a state that cannot be; Cancelled at the next
+    iteration once `cancelled()` is true."""
+    if state.algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm: one of {sorted(ALGORITHMS)} is needed, got {state.algorithm!r}")
+    chosen = prior(state.strategy, state.priors)
+    instrument, scene = array(state.coverage, state.noise), truth(_sky_of(state))
+    y = instrument.observe(scene.fine, state.seed)
+    sigmas = schedule(state.sigma_max, state.sigma_min, state.iterations)
+    options: dict[str, Any] = {} if state.algorithm == "pgd" else {"lam": state.lam}
+
+    def check(*_: Any) -> None:
+        if cancelled():
+            raise Cancelled
+
+    hook = (chosen.bank if isinstance(chosen, FusedPrior) else chosen).register_forward_pre_hook(check)
+    try:
+        found = ALGORITHMS[state.algorithm](y, instrument, chosen, sigmas=sigmas, **options)
+    finally:
+        hook.remove()
+    re, im = instrument.residual(found.image, y)[0].chunk(2)
+    table = instrument.table
+    dirty, weights = instrument.dirty_image(y), found.record.get("weights")
+    return View(
+        state,
+        scene.image[0, 0].numpy(),
+        (dirty / dirty.max())[0, 0].numpy(),
+        instrument.dirty_beam()[0, 0].numpy(),
+        found.image[0, 0].numpy(),
+        float(metrics.psnr(found.image, scene.image)),
+        None if weights is None else _wide(weights[:, :, 0], scene.image.shape[-1]).numpy(),
+        chosen.bank.names if isinstance(chosen, FusedPrior) else (state.strategy,),
+        pd.DataFrame({"u": table.u, "v": table.v, "residual": torch.hypot(re, im).numpy()}),
+        found.record["chi2"][:, 0].numpy(),
+        found.record["step"][:, 0].numpy(),
+        found.seconds,
+    )
+
+
+def _wide(w: Tensor, side: int) -> Tensor:
+    """Weights (K, N, h, w) on the image grid."""
+    return nn.functional.interpolate(w.float(), (side, side), mode="nearest-exact")
+
+
+def lines(state: State) -> str:
+    """Python that computes the state's image and prints its PSNR, from the library's own parts."""
+    fixed = ", ".join(f"{name}={getattr(state, name)!r}" for name in KERR)
+    if state.truth:
+        scene = f"sky = from_folder({state.truth!r})\nk = {state.seed} % len(sky.image)\nsky = sky[k : k + 1]"
+    else:
+        scene = f"sky = black_holes(1, {state.seed}, x=0.0, y=0.0, {fixed})"
+    lam = "" if state.algorithm == "pgd" else f", lam={state.lam!r}"
+    return f"""from fusionlib import Interferometer, black_holes, explore, metrics, schedule
+from fusionlib.interferometer import MIN_BASELINE
+from fusionlib.pnp import {state.algorithm}
+from fusionlib.sky import from_folder
+
+{scene}
+table = Interferometer.eht2017({state.coverage!r}).table
+table = table.assign(sigma=table.sigma * {state.noise!r})
+array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window={WINDOW!r})
+y = array.observe(sky.fine, {state.seed})
+prior = explore.prior({state.strategy!r}, {state.priors!r})
+sigmas = schedule({state.sigma_max!r}, {state.sigma_min!r}, {state.iterations})
+found = {state.algorithm}(y, array, prior, sigmas=sigmas{lam})
+print(f"{{float(metrics.psnr(found.image, sky.image)):.6f}}")
+"""
+
+
+def pictures(view: View) -> dict[str, np.ndarray]:
+    """A view as arrays, for a figure: `image` (4, H, W) truth, dirty image, reconstruction, error; `weights` (N, H, W),
+    the mean over the iterations; `name` (N,); `psnr`."""
+    weights = np.ones((1, *view.truth.shape)) if view.weights is None else view.weights.mean(0)
+    images = np.stack([view.truth, view.dirty, view.image, view.image - view.truth])
+    return {"image": images, "weights": weights, "name": np.array(view.names), "psnr": np.array(view.psnr)}
+
+
+def row(view: View) -> dict[str, Any]:
+    """A line of the table of runs kept for comparison."""
+    changed = {f.name: getattr(view.state, f.name) for f in fields(State)}
+    return changed | {
+        "priors": " ".join(view.state.priors),
+        "psnr": round(view.psnr, 3),
+        "chi2": round(float(view.chi2[-1]), 3),
+        "seconds": round(view.seconds, 3),
+    }

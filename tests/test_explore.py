@@ -1,0 +1,94 @@
+"""The explorer, without a browser."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fusionlib import black_holes, explore, metrics
+from fusionlib.explore import State, look
+from fusionlib.page import Explorer
+
+PLAIN = State(priors=("identity", "tv", "torus"), strategy="average", iterations=4)
+
+
+def test_a_state_gives_a_picture_and_another_one_another():
+    view = look(PLAIN)
+    assert view.image.shape == view.truth.shape == view.beam.shape == (64, 64) and view.beam.max() == 1
+    assert view.weights is not None and np.allclose(view.weights.sum(1), 1) and len(view.points) == 189
+    for change in ({"inclination": 70.0}, {"noise": 5.0}, {"coverage": 0.3}, {"strategy": "tv"}, {"algorithm": "admm"}):
+        assert abs(look(replace(PLAIN, **change)).psnr - view.psnr) > 0.01, change
+
+
+@pytest.mark.parametrize("change", [{}, {"algorithm": "pgd", "noise": 2.0}, {"strategy": "torus", "coverage": 0.1}])
+def test_exported_lines_give_the_same_number_in_a_fresh_process(change):
+    state = replace(PLAIN, **change)
+    said = subprocess.run([sys.executable, "-c", explore.lines(state)], capture_output=True, text=True, check=True)
+    assert float(said.stdout) == pytest.approx(look(state).psnr, abs=1e-6)
+
+
+def test_weights_of_priors_that_are_off_go_to_the_others():
+    gate = explore.Shared(explore.average(4), torch.tensor([True, False, True, False]))
+    w = gate(torch.rand(2, 1, 8, 8), 0.1)
+    assert torch.allclose(w[:, 0, 0, 0], torch.tensor([0.5, 0.0, 0.5, 0.0]))
+
+
+def test_a_file_as_truth(tmp_path):
+    np.save(tmp_path / "a.npy", black_holes(2, 9).fine[:, 0].numpy())
+    one, other = (look(replace(PLAIN, truth=str(tmp_path), seed=k)) for k in (0, 1))
+    assert metrics.psnr(*(torch.from_numpy(v.truth)[None, None] for v in (one, other))) < 40
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"priors": ()}, "at least one"),
+        ({"strategy": "closed"}, "there is no closed"),
+        ({"truth": "/nowhere"}, "there is no file"),
+        ({"sigma_min": 0.5}, "sigma_max >= sigma_min"),
+        ({"noise": 0.0}, "positive"),
+        ({"coverage": 0.5}, "coverage 0.5"),
+        ({"algorithm": "fista"}, "algorithm"),
+    ],
+)
+def test_what_cannot_be_is_said_in_words(change, said):
+    with pytest.raises(ValueError, match=said):
+        look(replace(PLAIN, **change))
+
+
+def test_a_run_can_be_cancelled():
+    with pytest.raises(explore.Cancelled):
+        look(PLAIN, lambda: True)
+    assert look(PLAIN).psnr > 0  # and leaves nothing behind
+
+
+def test_widgets_drive_the_state_and_errors_stay_on_the_page():
+    page = Explorer(PLAIN)
+    page.wait()
+    before, picture = page.view.psnr, page.pictures["reconstruction"].value
+    page.controls["inclination"].value = 70.0
+    page.wait()
+    assert page.state.inclination == 70.0 and page.view.psnr != before
+    assert page.pictures["reconstruction"].value != picture and f"{page.view.psnr:.2f} dB" in page.status.value
+    page.pin()
+    page.priors["tv"].value = False
+    page.controls["strategy"].value = "torus"
+    page.wait()
+    assert page.state.priors == ("identity", "torus") and page.view.weights is None
+    page.pin()
+    page.across.value = 100
+    left = page.compared.value
+    page.across.value = 0
+    assert page.compared.value != left and len(page.kept) == 2 and "run 2" in page.second.label
+    files = page.export()
+    assert set(files) == {"picture.png", "lines.py", "runs.csv"} and b"'torus'" in files["lines.py"]
+    kept = page.view
+    page.controls["truth"].value = "/nowhere"
+    page.wait()
+    assert "there is no file" in page.status.value and page.view is kept
+    page.controls["truth"].value = ""
+    page.wait()
+    assert "dB" in page.status.value
