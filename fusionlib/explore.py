@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib import metrics, paper, sky, zoo
+from fusionlib.baselines import read_observation
+from fusionlib.closures import ClosureData, Uncalibrated
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep, average
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
-from fusionlib.paper.experiment import WINDOW, store_paths, tuning
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, store_paths, tuning
+from fusionlib.paper.m87 import FLUX
+from fusionlib.paper.specs import closure_specs
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 
 ALGORITHMS: dict[str, Callable[..., Reconstruction]] = {"hqs": hqs, "admm": admm, "pgd": pgd, "red": red}
@@ -42,13 +46,15 @@ class State:
     """Everything that a picture of the explorer depends on.
 
     `truth` is "" for the simulator (a Kerr disc: `spin`, `inclination` [deg], `theta_g` [microarcsec], `position_angle`
-    [deg], `turbulence`, `seed`), or an image file or a folder of them, of which number `seed` is taken. `noise` is in
-    units of the array's own. `strategy` is a prior of the bank, `average`, or one of FITTED, whose gates are those of
-    the profile `quick`, fitted with the whole bank `main`, or `far` without the torus; the weights of priors that are
-    not in `priors` go to the others in equal parts.
+    [deg], `turbulence`, `seed`), or an image file or a folder of them, of which number `seed` is taken. `observation`,
+    a UVFITS or CSV file with measured visibilities, takes the place of sky and array; its phases and gains are taken as
+    unknown. `noise` is in units of the array's own. `strategy` is a prior of the bank, `average`, or one of FITTED,
+    whose gates are those of the profile `quick`, fitted to such data with the whole bank `main`, or `far` without the
+    torus; the weights of priors that are not in `priors` go to the others in equal parts.
     """
 
     truth: str = ""
+    observation: str = ""
     spin: float = 0.5
     inclination: float = 30.0
     theta_g: float = 3.8
@@ -73,7 +79,8 @@ KERR = ("spin", "inclination", "theta_g", "position_angle", "turbulence")
 class View:
     """What `look` found: images (H, W) `truth`, `dirty`, `beam`, `image`; `psnr` [dB]; `weights` (K, N, H, W) or None
     for one prior, `names` (N,); `points`, the table of baselines with `u`, `v` [wavelengths] and the whitened size of
-    their `residual`; `chi2` and `step` (K,); and the `seconds` of the loop."""
+    their `residual` (of the amplitude, without calibration); `chi2` and `step` (K,); and the `seconds` of the loop. Of
+    an observation nobody knows the truth: it is empty there, and the `psnr` NaN."""
 
     state: State
     truth: np.ndarray
@@ -105,9 +112,9 @@ class Shared(nn.Module):
         return (w + (w * (1 - keep)).sum(0) / keep.sum()) * keep
 
 
-def strategies(priors: tuple[str, ...]) -> list[str]:
+def strategies(priors: tuple[str, ...], regime: str = "calibrated") -> list[str]:
     """What can be chosen with these priors: each, their average, and what is fitted for a bank that has them."""
-    fitted = [m for m in FITTED if _spec(m, _bank_of(priors)) is not None] if len(priors) > 1 else []
+    fitted = [m for m in FITTED if _spec(m, _bank_of(priors), regime) is not None] if len(priors) > 1 else []
     return [*fitted, *["average"] * (len(priors) > 1), *priors]
 
 
@@ -117,25 +124,26 @@ def _bank_of(priors: tuple[str, ...]) -> str:
 
 
 @lru_cache
-def _spec(method: str, bank: str) -> paper.Spec | None:
+def _spec(method: str, bank: str, regime: str) -> paper.Spec | None:
     """The experiment behind a fitted strategy, if its fit ships or was made here."""
-    found = paper.strategy_specs("quick", BANKS["main"])
+    found = (paper.strategy_specs if regime == "calibrated" else closure_specs)("quick", BANKS["main"])
     specs = [s for s in found if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
     return next((s for s in specs if any(p.exists() for p in store_paths(tuning(s).key))), None)
 
 
 @lru_cache(maxsize=8)
-def prior(strategy: str, priors: tuple[str, ...]) -> nn.Module:
-    """The prior that a strategy is. Raises ValueError for one there is not, with these priors."""
+def prior(strategy: str, priors: tuple[str, ...], regime: str = "calibrated") -> nn.Module:
+    """The prior that a strategy is, fitted to data of a `regime`. Raises ValueError for one there is not."""
     if not priors:
         raise ValueError("priors: none is switched on; switch on at least one")
     if strategy in priors:
         return zoo.load(strategy)
     if len(priors) > 1 and strategy == "average":
         return FusedPrior(zoo.bank(priors), average(len(priors)))
-    spec = _spec(strategy, _bank_of(priors)) if len(priors) > 1 else None
+    spec = _spec(strategy, _bank_of(priors), regime) if len(priors) > 1 else None
     if spec is None or not set(priors) <= set(spec.priors):
-        raise ValueError(f"strategy: there is no {strategy} with {', '.join(priors)}; there are {strategies(priors)}")
+        there = strategies(priors, regime)
+        raise ValueError(f"strategy: there is no {strategy} with {', '.join(priors)}; there are {there}")
     fused, _ = paper.prior_of(spec)
     assert isinstance(fused, FusedPrior)
     if len(priors) < len(spec.priors):
@@ -151,6 +159,20 @@ def array(coverage: float, noise: float) -> Interferometer:
         raise ValueError(f"noise: a positive number is needed, got {noise}")
     table = Interferometer.eht2017(coverage).table
     return Interferometer.from_table(table.assign(sigma=table.sigma * noise), min_baseline=MIN_BASELINE, window=WINDOW)
+
+
+@lru_cache(maxsize=2)
+def measured(path: str) -> tuple[Uncalibrated, ClosureData, Tensor]:
+    """The instrument of an observation, its data, and the visibilities (1, M) [Jy] they come from."""
+    if not Path(path).expanduser().is_file():
+        raise ValueError(f"observation: there is no file {path}")
+    table = read_observation(Path(path).expanduser())
+    if "vis" not in table:
+        raise ValueError(f"observation: {path} has no column vis, the measured visibilities")
+    plain = Interferometer.from_table(table, min_baseline=MIN_BASELINE)
+    vis = torch.tensor(plain.table.vis.to_numpy(complex))[None]
+    array = Uncalibrated(plain, systematic=SYSTEMATIC, window=WINDOW)
+    return array, array.measure(vis, torch.tensor([FLUX])), vis
 
 
 @lru_cache(maxsize=8)
@@ -169,6 +191,10 @@ def _sky_of(state: State) -> State:
     return replace(State(), **{name: getattr(state, name) for name in ("truth", "seed", *KERR)})
 
 
+def _regime(state: State) -> str:
+    return "uncalibrated" if state.observation else "calibrated"
+
+
 class Cancelled(Exception):
     """Somebody wants something else by now."""
 
@@ -179,9 +205,16 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
     iteration once `cancelled()` is true."""
     if state.algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm: one of {sorted(ALGORITHMS)} is needed, got {state.algorithm!r}")
-    chosen = prior(state.strategy, state.priors)
-    instrument, scene = array(state.coverage, state.noise), truth(_sky_of(state))
-    y = instrument.observe(scene.fine, state.seed)
+    chosen, scene = prior(state.strategy, state.priors, _regime(state)), None
+    instrument: Interferometer | Uncalibrated
+    data: Any
+    if state.observation:
+        instrument, data, vis = measured(state.observation)
+        plain = instrument.array
+    else:
+        instrument = plain = array(state.coverage, state.noise)
+        scene = truth(_sky_of(state))
+        data = plain.observe(scene.fine, state.seed)
     sigmas = schedule(state.sigma_max, state.sigma_min, state.iterations)
     options: dict[str, Any] = {} if state.algorithm == "pgd" else {"lam": state.lam}
 
@@ -191,22 +224,28 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
 
     hook = (chosen.bank if isinstance(chosen, FusedPrior) else chosen).register_forward_pre_hook(check)
     try:
-        found = ALGORITHMS[state.algorithm](y, instrument, chosen, sigmas=sigmas, **options)
+        found = ALGORITHMS[state.algorithm](data, instrument, chosen, sigmas=sigmas, **options)
     finally:
         hook.remove()
-    re, im = instrument.residual(found.image, y)[0].chunk(2)
-    table = instrument.table
-    dirty, weights = instrument.dirty_image(y), found.record.get("weights")
+    table = plain.table
+    if scene is None:
+        size, fit = vis[0].abs(), plain.visibilities(plain(found.image))[0].abs()
+        residual = (size - fit).abs() / torch.hypot(plain.sigma, SYSTEMATIC * size)
+        y, real = plain.whiten(vis.to(torch.complex64)), torch.zeros_like(found.image)
+    else:
+        residual = torch.hypot(*plain.residual(found.image, data)[0].chunk(2))
+        y, real = data, scene.image
+    dirty, weights = plain.dirty_image(y), found.record.get("weights")
     return View(
         state,
-        scene.image[0, 0].numpy(),
+        real[0, 0].numpy(),
         (dirty / dirty.max())[0, 0].numpy(),
-        instrument.dirty_beam()[0, 0].numpy(),
+        plain.dirty_beam()[0, 0].numpy(),
         found.image[0, 0].numpy(),
-        float(metrics.psnr(found.image, scene.image)),
-        None if weights is None else _wide(weights[:, :, 0], scene.image.shape[-1]).numpy(),
+        float("nan") if scene is None else float(metrics.psnr(found.image, scene.image)),
+        None if weights is None else _wide(weights[:, :, 0], real.shape[-1]).numpy(),
         chosen.bank.names if isinstance(chosen, FusedPrior) else (state.strategy,),
-        pd.DataFrame({"u": table.u, "v": table.v, "residual": torch.hypot(re, im).numpy()}),
+        pd.DataFrame({"u": table.u, "v": table.v, "residual": residual.numpy()}),
         found.record["chi2"][:, 0].numpy(),
         found.record["step"][:, 0].numpy(),
         found.seconds,
@@ -219,27 +258,33 @@ def _wide(w: Tensor, side: int) -> Tensor:
 
 
 def lines(state: State) -> str:
-    """Python that computes the state's image and prints its PSNR, from the library's own parts."""
+    """Python that computes the state's image and prints its PSNR, of an observation the reduced chi-square, from the
+    library's own parts."""
     fixed = ", ".join(f"{name}={getattr(state, name)!r}" for name in KERR)
     if state.truth:
         scene = f"sky = from_folder({state.truth!r})\nk = {state.seed} % len(sky.image)\nsky = sky[k : k + 1]"
     else:
         scene = f"sky = black_holes(1, {state.seed}, x=0.0, y=0.0, {fixed})"
-    lam = "" if state.algorithm == "pgd" else f", lam={state.lam!r}"
+    lam, regime = "" if state.algorithm == "pgd" else f", lam={state.lam!r}", ""
+    data = f"""{scene}
+table = Interferometer.eht2017({state.coverage!r}).table
+table = table.assign(sigma=table.sigma * {state.noise!r})
+array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window={WINDOW!r})
+y = array.observe(sky.fine, {state.seed})"""
+    said = "metrics.psnr(found.image, sky.image)"
+    if state.observation:
+        data = f"array, y, _ = explore.measured({state.observation!r})"
+        regime, said = ", 'uncalibrated'", "array.chi2(found.image, y)"
     return f"""from fusionlib import Interferometer, black_holes, explore, metrics, schedule
 from fusionlib.interferometer import MIN_BASELINE
 from fusionlib.pnp import {state.algorithm}
 from fusionlib.sky import from_folder
 
-{scene}
-table = Interferometer.eht2017({state.coverage!r}).table
-table = table.assign(sigma=table.sigma * {state.noise!r})
-array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window={WINDOW!r})
-y = array.observe(sky.fine, {state.seed})
-prior = explore.prior({state.strategy!r}, {state.priors!r})
+{data}
+prior = explore.prior({state.strategy!r}, {state.priors!r}{regime})
 sigmas = schedule({state.sigma_max!r}, {state.sigma_min!r}, {state.iterations})
 found = {state.algorithm}(y, array, prior, sigmas=sigmas{lam})
-print(f"{{float(metrics.psnr(found.image, sky.image)):.6f}}")
+print(f"{{float({said}):.6f}}")
 """
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fusionlib import zoo
 from fusionlib.baselines import COVERAGE
-from fusionlib.explore import ALGORITHMS, BANKS, Cancelled, State, View, lines, look, row, strategies
+from fusionlib.explore import ALGORITHMS, BANKS, KERR, Cancelled, State, View, lines, look, row, strategies
 from fusionlib.paper import style
 
 SIDE, SMALL = 190, 118  # pixels on the screen
@@ -93,7 +93,19 @@ class Explorer(w.VBox):
     def _left(self) -> w.Widget:
         c = self.controls
         parts = {
-            "sky": [c[k] for k in ("truth", "spin", "inclination", "theta_g", "position_angle", "turbulence", "seed")],
+            "sky": [
+                c[k]
+                for k in (
+                    "observation",
+                    "truth",
+                    "spin",
+                    "inclination",
+                    "theta_g",
+                    "position_angle",
+                    "turbulence",
+                    "seed",
+                )
+            ],
             "array": [c["coverage"], c["noise"]],
             "priors": [w.GridBox(list(self.priors.values()), layout=w.Layout(grid_template_columns="1fr 1fr"))],
             "fusion": [c["strategy"], c["algorithm"], c["iterations"], c["sigma_max"], c["sigma_min"], c["lam"]],
@@ -123,7 +135,7 @@ class Explorer(w.VBox):
     def _offer(self) -> None:
         """Only strategies that there are with the priors that are on."""
         on, choice = tuple(name for name, box in self.priors.items() if box.value), self.controls["strategy"]
-        there = strategies(on) or [choice.value]
+        there = strategies(on, "uncalibrated" if self.controls["observation"].value else "calibrated") or [choice.value]
         self._quiet = True
         wanted = choice.value if choice.value in there else there[0]
         choice.options = [(style.label(f"single:{m}") if m in on else style.label(m), m) for m in there]
@@ -152,7 +164,7 @@ class Explorer(w.VBox):
             if turn == self._turn:
                 self.view = view
                 self._draw()
-                self.status.value = _told(f"PSNR {view.psnr:.2f} dB, reduced χ² {view.chi2[-1]:.2f}", "#1A1A1A")
+                self.status.value = _told(f"{_score(view)}, reduced χ² {view.chi2[-1]:.2f}", "#1A1A1A")
 
     def cancel(self) -> None:
         """Stop what is under way; the last picture stays."""
@@ -198,7 +210,7 @@ class Explorer(w.VBox):
         self.table.value = frame[list(KEPT)].to_html(index=False, border=0)
         before = self.first.value or 0
         for control, chosen in ((self.first, before), (self.second, len(self.kept) - 1)):
-            control.options = [(f"run {k + 1}, {v.psnr:.2f} dB", k) for k, v in enumerate(self.kept)]
+            control.options = [(f"run {k + 1}, {_score(v)}", k) for k, v in enumerate(self.kept)]
             control.value = chosen
         self._beside()
 
@@ -250,6 +262,10 @@ def _controls(s: State) -> dict[str, Any]:
             value=s.truth, placeholder="folder of images; empty: simulator", description="truth",
             continuous_update=False, style=_LABEL, layout=w.Layout(width="320px"),
         ),
+        "observation": w.Text(
+            value=s.observation, placeholder="UVFITS file; empty: simulated", description="observation",
+            continuous_update=False, style=_LABEL, layout=w.Layout(width="320px"),
+        ),
         "spin": slider("spin", 0.0, 0.98, 0.02),
         "inclination": slider("inclination", 5.0, 85.0, 1.0, "inclination [°]"),
         "theta_g": slider("theta_g", 2.6, 5.0, 0.1, "M / D [µas]"),
@@ -277,6 +293,10 @@ def _picture(side: int) -> w.Image:
 
 def _titled(title: str, image: w.Image) -> w.Widget:
     return w.VBox([w.HTML(title), image], layout=w.Layout(margin="0 6px 0 0"))
+
+
+def _score(view: View) -> str:
+    return "truth unknown" if np.isnan(view.psnr) else f"PSNR {view.psnr:.2f} dB"
 
 
 def _told(text: str, colour: str) -> str:

@@ -48,6 +48,7 @@ def test_a_file_as_truth(tmp_path):
         ({"priors": ()}, "at least one"),
         ({"strategy": "closed"}, "there is no closed"),
         ({"truth": "/nowhere"}, "there is no file"),
+        ({"observation": "/nowhere.uvfits"}, "observation: there is no file"),
         ({"sigma_min": 0.5}, "sigma_max >= sigma_min"),
         ({"noise": 0.0}, "positive"),
         ({"coverage": 0.5}, "coverage 0.5"),
@@ -57,6 +58,22 @@ def test_a_file_as_truth(tmp_path):
 def test_what_cannot_be_is_said_in_words(change, said):
     with pytest.raises(ValueError, match=said):
         look(replace(PLAIN, **change))
+
+
+def test_measured_visibilities_take_the_place_of_sky_and_array(tmp_path):
+    simulated, table = black_holes(1, 3, x=0.0, y=0.0), explore.array(1.0, 1.0).table
+    array = explore.array(1.0, 1.0)
+    vis = array.visibilities(array.observe(simulated.fine, 0))[0].numpy()
+    path = tmp_path / "mine.csv"
+    table.assign(vis=[str(complex(v)) for v in vis]).to_csv(path, index=False)
+    state = replace(PLAIN, observation=str(path), strategy="torus", iterations=8)
+    view = look(state)
+    assert np.isnan(view.psnr) and not view.truth.any() and len(view.points) == len(vis)
+    said = subprocess.run([sys.executable, "-c", explore.lines(state)], capture_output=True, text=True, check=True)
+    assert float(said.stdout) == pytest.approx(float(view.chi2[-1]), rel=1e-4)
+    page = Explorer(state)
+    page.wait()
+    assert "truth unknown" in page.status.value
 
 
 def test_a_run_can_be_cancelled():
