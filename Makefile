@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures wide paper publish test test-interop train weights rows explore lab clean check-env help
+.PHONY: figures wide paper publish test test-interop test-browser train weights rows explore lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -42,6 +42,11 @@ test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' 
 	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt deepinv==0.5.0 diffusers==0.42.1
 	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ncnn==1.0.20261020 scico==0.0.7 galaxygrad==0.2.1
 	@.venv-interop/bin/python -m pytest tests/interop
+
+test-browser:  ## the explorer in headless Chromium, as a page and in JupyterLab (needs chromium, chromedriver)
+	@test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
+	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[explore]' pytest selenium==4.51.0
+	@.venv-interop/bin/python -m pytest tests/browser
 
 train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)
 	@$(BIN)/python -m fusionlib.training torus galaxies unet_galaxies digits faces sr local_torus local_photographs sky

@@ -24,7 +24,7 @@ from fusionlib.baselines import COVERAGE
 from fusionlib.explore import ALGORITHMS, BANKS, KERR, Cancelled, State, View, lines, look, row, strategies
 from fusionlib.paper import style
 
-SIDE, SMALL = 190, 118  # pixels on the screen
+SIDE, SMALL = 166, 102  # pixels on the screen
 ERROR_TOP = 0.2
 KEPT = ("run", "strategy", "psnr", "chi2", "coverage", "noise", "iterations", "seconds")
 
@@ -93,25 +93,16 @@ class Explorer(w.VBox):
     def _left(self) -> w.Widget:
         c = self.controls
         parts = {
-            "sky": [
-                c[k]
-                for k in (
-                    "observation",
-                    "truth",
-                    "spin",
-                    "inclination",
-                    "theta_g",
-                    "position_angle",
-                    "turbulence",
-                    "seed",
-                )
-            ],
+            "sky": [c[k] for k in ("observation", "truth", *KERR, "seed")],
             "array": [c["coverage"], c["noise"]],
             "priors": [w.GridBox(list(self.priors.values()), layout=w.Layout(grid_template_columns="1fr 1fr"))],
             "fusion": [c["strategy"], c["algorithm"], c["iterations"], c["sigma_max"], c["sigma_min"], c["lam"]],
         }
         boxes = [w.VBox([w.HTML(f"<b>{name}</b>"), *found]) for name, found in parts.items()]
-        return w.VBox([*boxes, self.zoom, w.HBox(list(self.buttons.values()))], layout=w.Layout(width="330px"))
+        return w.VBox(
+            [*boxes, self.zoom, w.HBox(list(self.buttons.values()))],
+            layout=w.Layout(flex="0 0 350px", overflow="hidden"),
+        )
 
     def _right(self) -> w.Widget:
         flow = w.Layout(flex_flow="row wrap")
@@ -119,7 +110,9 @@ class Explorer(w.VBox):
         weights = w.HBox([_titled(style.short(name), image) for name, image in self.maps.items()], layout=flow)
         compare = w.HBox([w.VBox([self.first, self.second, self.across]), self.compared], layout=flow)
         told = w.HTML("weights, mean over the iterations: blue below 0, white 0, red above")
-        return w.VBox([top, told, weights, self.plots, self.table, compare, self.exported])
+        return w.VBox(
+            [top, told, weights, self.plots, self.table, compare, self.exported], layout=w.Layout(min_width="0")
+        )
 
     # --- from controls to a picture ---
 
@@ -240,7 +233,7 @@ class Explorer(w.VBox):
         return found
 
 
-_LABEL = {"description_width": "110px"}
+_LABEL = {"description_width": "125px"}
 
 
 def _controls(s: State) -> dict[str, Any]:
@@ -248,23 +241,23 @@ def _controls(s: State) -> dict[str, Any]:
         kind: Callable[..., Any] = w.IntSlider if isinstance(getattr(s, name), int) else w.FloatSlider
         return kind(
             value=getattr(s, name), min=low, max=high, step=step, description=words or name,
-            continuous_update=False, style=_LABEL, layout=w.Layout(width="320px"),
+            continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
         )  # fmt: skip
 
     def logarithmic(name: str, low: float, high: float) -> w.Widget:
         return w.FloatLogSlider(
             value=getattr(s, name), base=10, min=low, max=high, step=0.05, description=name, readout_format=".3g",
-            continuous_update=False, style=_LABEL, layout=w.Layout(width="320px"),
+            continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
         )  # fmt: skip
 
     return {
         "truth": w.Text(
             value=s.truth, placeholder="folder of images; empty: simulator", description="truth",
-            continuous_update=False, style=_LABEL, layout=w.Layout(width="320px"),
+            continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
         ),
         "observation": w.Text(
             value=s.observation, placeholder="UVFITS file; empty: simulated", description="observation",
-            continuous_update=False, style=_LABEL, layout=w.Layout(width="320px"),
+            continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
         ),
         "spin": slider("spin", 0.0, 0.98, 0.02),
         "inclination": slider("inclination", 5.0, 85.0, 1.0, "inclination [°]"),
