@@ -1,0 +1,95 @@
+"""Chapter 07: every arm is what it is named after, and nothing else differs."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fusionlib import networks, zoo
+from fusionlib.paper import ablations, methods, specs, varied
+from fusionlib.paper.ablations import ABLATIONS, HARMFUL, Arm, arm_specs
+from fusionlib.routing import Linear, MultiGate
+
+MAIN = zoo.BANKS["main"]
+ARMS = [(a, arm) for a in ABLATIONS for arm in a.arms[1:]]
+
+
+@pytest.mark.row(38, 39, 40)
+@pytest.mark.parametrize("ablation, arm", ARMS, ids=lambda v: getattr(v, "label", getattr(v, "name", "")))
+def test_arms_differ_from_the_first_in_method_or_bank_alone(ablation, arm):
+    ours, first = (arm_specs("quick", MAIN, a) for a in (arm, ablation.arms[0]))
+    assert len(ours) == len(first) > 0
+    for one, other in zip(ours, first, strict=True):
+        changed = {k for k, v in asdict(one).items() if v != asdict(other)[k]}
+        assert changed and changed <= {"method", "priors", "grid"}
+        assert one.key != other.key
+    named = {arm.without, arm.with_, ablation.arms[0].without, ablation.arms[0].with_} - {""}
+    assert set(ours[0].priors) ^ set(first[0].priors) <= named | {"torus"}
+
+
+def test_a_variant_is_named_by_its_own_code():
+    codes = {kind: methods.code(f"{kind}:image") for kind in (*varied.VARIANTS, "a", "b", "c", "mgpf", "closed_form")}
+    assert len(set(codes.values())) == len(codes)
+
+
+def test_variants_are_what_they_are_called():
+    names = ("identity", "tv", "torus")
+    x = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    gate, _ = varied.blind(names, None, 0)
+    assert torch.equal(gate(x, 0.1, None, lambda v: v), gate(x, 0.1, None, lambda v: 3 * v))
+    gate, adapters = varied.bare(names, None, 1)
+    assert adapters is None
+    assert isinstance(varied.linear_head(names, None, 0)[0].head, Linear)
+    by_error, at_random = (f(MAIN, None, 0)[0] for f in (varied.grouped_by_error, varied.grouped_at_random))
+    for gate in (by_error, at_random):
+        assert isinstance(gate, MultiGate) and sorted(k for g in gate.groups for k in g) == list(range(len(MAIN)))
+    harmful, prior = zoo.load(HARMFUL), networks.trained("galaxies")
+    with torch.no_grad():
+        assert torch.equal(harmful(x, 0.1), prior(x, 0.1).flip(2))
+
+
+def test_verdicts_say_what_the_intervals_say():
+    rows = [
+        ("a", 31.0, 0.0, 0.0, 0.0),
+        ("b", 31.5, 0.5, 0.1, 0.9),
+        ("c", 30.0, -1.0, -1.5, -0.2),
+        ("d", 31.0, 0, -1, 1),
+    ]
+    table = pd.DataFrame(
+        [("A1 head", arm, psnr, delta, lo, hi) for arm, psnr, delta, lo, hi in rows],
+        columns=["ablation", "arm", "psnr", "delta", "delta_lo", "delta_hi"],
+    )
+    told = ablations.verdicts(table)
+    assert len(told) == 1
+    assert told.verdict[0] == (
+        "Against a (31.00 dB), b: better, +0.50 dB (+0.10 to +0.90); "
+        "c: worse, -1.00 dB (-1.50 to -0.20); d: not told apart, +0.00 dB (-1.00 to +1.00)."
+    )
+
+
+def test_differences_are_paired(monkeypatch):
+    """Images differ by 10 dB, arms by 0.1: the interval knows the second alone."""
+    base = np.linspace(25, 35, 32)[None]
+    worth = {"a_linear:image": 0.0, "a:image": 0.1, "a_pixels:image": -0.1}
+    monkeypatch.setattr(ablations, "ABLATIONS", ABLATIONS[:1])
+    monkeypatch.setattr(ablations, "_psnr", lambda found: base + worth[found[0].method])
+    table = ablations.ablation_table("quick", MAIN).set_index("arm")
+    assert table.delta.tolist() == pytest.approx([0, 0.1, -0.1])
+    assert (table.delta_hi - table.delta_lo).max() < 1e-6 and table.n_test.eq(32).all()
+
+
+def test_labels_and_leave_one_out_ask_for_what_they_say():
+    found = ablations.label_specs("quick", MAIN)
+    assert {s.n_train for s in found if s.method == "closed_form"} == {4, 12, 40, 120}
+    assert {s.priors for s in found if s.method == "closed_form"} == set(specs.banks_of(MAIN))
+    assert all(len(s.grid) == 1 or max(len(v) for _, v in s.grid) == 1 for s in found if s.n_train > 4)
+    left = ablations.leave_specs("quick", MAIN)
+    assert {name: set(MAIN) - set(rows[0].priors) for name, rows in left.items() if name} == {n: {n} for n in MAIN}
+    shots = ablations.shot_specs("quick", MAIN)
+    assert {n for _, n in shots} == {0, 1, 5, 10}
+    assert all(s.coverage == 0.1 and s.n_train == max(n, 1) for (_, n), rows in shots.items() for s in rows)
+    without = arm_specs("quick", MAIN, Arm("", "c:image", "torus", HARMFUL))
+    assert without[0].priors == (*(n for n in MAIN if n != "torus"), HARMFUL)
+    assert replace(without[0], priors=MAIN) == arm_specs("quick", MAIN, Arm("", "c:image"))[0]
