@@ -1,0 +1,17 @@
+"""Seconds from a slider to the picture, 20 moves at the settings the explorer starts with."""
+
+import statistics
+import time
+
+from fusionlib.page import Explorer
+
+page = Explorer()
+page.wait()
+seconds = []
+for k in range(20):
+    name, values = (("inclination", range(20, 60, 2)), ("noise", (1.0, 1.5, 2.0, 3.0)))[k % 2]
+    began = time.perf_counter()
+    page.controls[name].value = float(values[k % len(values)] + k / 100)
+    page.wait()
+    seconds.append(time.perf_counter() - began)
+print(f"median {statistics.median(seconds):.2f} s, greatest {max(seconds):.2f} s")
