@@ -166,14 +166,14 @@ if wide:
 #   the torus. What is gained there (static weights, `a:pixel`) the controls gain as well: it is not due to fusion. The
 #   shares of the gap in this bank are shares of nearly nothing.
 # - Without it the best single prior is the galaxy network, a decibel below the ceiling. The closed form goes two thirds
-#   of that way, 0.2 dB more than the strongest control (that network alone, at six noise levels, under the same gate):
-#   there the differences between the priors are worth something, if not much.
+#   of that way, and the strongest control (that network alone, at six noise levels, under the same gate) nearly as far:
+#   with so few labels the differences between the priors are worth next to nothing. More labels help (chapter 07).
 # - And the same 12 labels do as much without fusing frozen priors: a denoiser trained from nothing on them, turned and
 #   shifted, and low-rank changes inside the priors (`lora`, two thousand times the parameters) are level with the
 #   closed form, the best prior fine-tuned is a little below. The end-to-end network needs more labels than these.
 # - Weights that sum to one but are free of sign fail on single images where nothing bounds them. `gradient:pixel` keeps
-#   its logits within a half. The closed form goes back to the average outside of what it was fitted on, but too late:
-#   at a tenth of the coverage it loses a single image by ten decibels (chapter 06; `delta_worst` is the worst image).
+#   its logits within a half; the closed form counts from static weights and draws its features back to the ellipsoid of
+#   those it was fitted on. Its worst image (`delta_worst`) is about a decibel below the best single prior.
 # - Scans held out say little about which prior to trust: those weights are worse than the best single prior, at five
 #   times the cost.
 

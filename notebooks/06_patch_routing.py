@@ -149,15 +149,13 @@ if runs:
 #
 # - Strategies A and C gain from patches, A further from the pixel: 0.3 dB over one weight per image with the torus in
 #   the bank, 0.6 dB without. B, whose adapters act before the weights, does not gain.
-# - The closed form gains from the pixel where there is something to win (without the torus, 0.4 dB). With the torus it
-#   is level with one weight per image. But it is not safe: per 8 pixels and in the sum of scales, at a tenth of the
-#   coverage, and in the bank `local`, it loses a single image by seven to twenty decibels (`delta_worst`). Twelve
-#   labels hardly carry its coefficients, and its way back to the average sets in too late. One weight per image does
-#   not fail so, nor does a gate fitted by gradient.
-# - Expert choice by gradient is as good as token choice at 8 pixels; in closed form it is worse than the dense gate it
-#   is made from. Fitting the gate before the adapters is no worse than fitting both together.
+# - The closed form gains from the pixel where there is something to win (without the torus, 0.3 dB). With the torus it
+#   is level with one weight per image. Its features are drawn back to those of the fit, so that no image is lost: at
+#   worst it is a good two decibels below the best single prior, in the sum of scales (`delta_worst`).
+# - Expert choice by gradient is as good as token choice at 8 pixels; in closed form it is no better than the dense gate
+#   it is made from. Fitting the gate before the adapters is no worse than fitting both together.
 # - Most calls of priors can be spared: at the smallest price the fit keeps a tenth of the operations. With the torus in
-#   the bank that is no worse than calling all of them (fewer coefficients fail less often), without it it costs 0.2 dB.
+#   the bank that is better than calling all of them, 0.2 dB (fewer coefficients), without it it costs next to nothing.
 #   Time falls almost as far as operations do: what is left of the loop is small.
 # - Computing a prior in some patches alone saves what its operations predict, within a few per cent. In the bank
 #   `local`, two or four patches of 16 pixels per prior are no better than its best network.
