@@ -116,25 +116,26 @@ if profile != "smoke":
 #
 # In the quick profile (12 labelled images unless said otherwise, 32 development images, one seed):
 #
-# - Where a gate is fitted matters more than what it is. Fitted to the truth in white noise, as denoisers are, gates lose
-#   0.8 to 0.9 dB against fitting along the trajectory they will take. The iterates of the average do for a gate on the
-#   simplex; the closed form, fitted there, meets images no iteration of its own makes, and fails outright.
-# - Of what the essay names, little can be told from nothing: not the cosine head (a linear one, and one that sees
-#   64 averages of pixels, do as well), not the shared prior, not the groups of MGPF. Adapters may help B. The
-#   quadratic diversity term harms the vote, and so does every term on the entropy; squared error is the best loss.
+# - Where a gate is fitted matters more than what it is. Fitted to the truth in white noise, as denoisers are, gates
+#   lose 0.8 to 0.9 dB against fitting along the trajectory they will take. The iterates of the average nearly do for
+#   a gate on the simplex; the closed form, fitted there, meets images that no iteration of its own makes, and fails
+#   outright.
+# - Of what the essay names, little can be told from nothing: not the cosine head (a linear one does as well), not the
+#   shared prior, not the groups of MGPF. Adapters may help B. The quadratic diversity term harms the vote, sharpening
+#   weights or sharing them out harms strategy A, and squared error is the best loss.
 # - Sign-free weights help where they are static, and harm a gate fitted by gradient.
 # - What the data say, as an input of the gate, is worth nothing that could be measured.
-# - Selecting the two best priors of four in five loses nothing; a soft mixture of all is not needed.
+# - Using the two largest weights alone loses nothing: a soft mixture of all priors is not needed.
 # - With the torus in the bank one prior at six noise levels does as well as eight different ones.
-# - A vote can use a prior that joins after the fit, for half of what it gains when fitted with it. Random subsets of the
-#   priors during the fit do not help with that.
+# - A vote can use a prior that joins after the fit, for half of what it gains when fitted with it. Random subsets of
+#   the priors during the fit do not help with that.
 # - A prior that is always wrong harms the average, and nothing that is fitted.
 # - Scarce data are no argument for fusing. Without the torus, a denoiser trained from nothing on four labels, turned
-#   and shifted, is above every fused prior with up to 12; the closed form needs 40 to draw level, and with 120 it leads,
-#   as it does with the torus: it is what goes on learning, where static weights and fine-tuning stand still. The
-#   end-to-end U-Net is trained for the same number of steps at every n here, too few to say where it overtakes.
-# - Meta-learned from other skies, strategy A is worse at the least coverage than fitted to the labels alone, even to one.
-#   Most of what it gains from labels it gains from the first.
+#   and shifted, is above every fused prior with up to 12; the closed form needs 40 to draw level, and leads with 120,
+#   as it does with the torus: it is what goes on learning, where static weights and fine-tuning stand still. The end-
+#   to-end U-Net is trained for the same number of steps at every n here, too few to say where it overtakes.
+# - Meta-learned from other skies, strategy A is worse at the least coverage than fitted to the labels alone, be it
+#   one. Most of what it gains from labels it gains from the first.
 # - Only the torus is missed when it is left out. Without the identity the closed form is better: coefficients cost.
 
 # %% [markdown]
