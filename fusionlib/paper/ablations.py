@@ -36,7 +36,7 @@ class Ablation(NamedTuple):
 
 
 def _arms(**methods: str) -> tuple[Arm, ...]:
-    return tuple(Arm(label.replace("_", " "), method) for label, method in methods.items())
+    return tuple(Arm(label.replace("_s_", "'s ").replace("_", " "), method) for label, method in methods.items())
 
 
 HARMFUL = "upside_down"

@@ -14,7 +14,7 @@ def fig12_view(data: Arrays) -> Figure:
     """`image` (4, H, W): truth, dirty image, reconstruction, error; `weights` (N, H, W), `name` (N,), `psnr`."""
     names, columns = [str(v) for v in data["name"]], 4
     rows = 1 + -(-len(names) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(style.WIDTH, 1.9 * rows + 0.9), squeeze=False)
+    fig, axes = plt.subplots(rows, columns, figsize=(style.WIDTH, 1.9 * rows + 1.2), squeeze=False)
     truth, dirty, image, error = np.asarray(data["image"], float)
     shown = sky_picture(axes[0, 0], truth, "truth")
     axes[0, 1].imshow(dirty, cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
@@ -31,5 +31,7 @@ def fig12_view(data: Arrays) -> Figure:
     frame(axes)
     label = SCALE.replace(" (", "\n(") + ";  * its own peak"
     fig.colorbar(shown, ax=axes[:, :2], shrink=0.8, location="bottom", label=label, extend="max")
-    fig.colorbar(drawn, ax=axes[:, 2:], shrink=0.8, location="bottom", label="mean weight\n(of the priors below)")
+    fig.colorbar(
+        drawn, ax=axes[:, 2:], shrink=0.8, location="bottom", label="mean weight over the iterations,\nof each prior"
+    )
     return fig
