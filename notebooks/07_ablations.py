@@ -137,6 +137,8 @@ if profile != "smoke":
 #   trained for the same number of steps at every n here, too few to say where it overtakes.
 # - Meta-learned from other skies, strategy A is worse at the least coverage than fitted to the labels alone, be it
 #   one. Most of what it gains from labels it gains from the first.
+# - Brighter, fainter or moved, fitted gates stay above the average of the priors, least so at half the flux they were
+#   fitted on.
 # - Only the torus is missed when it is left out. Without the identity the closed form is better: coefficients cost.
 
 # %% [markdown]
