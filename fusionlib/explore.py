@@ -144,7 +144,7 @@ def prior(strategy: str, priors: tuple[str, ...], regime: str = "calibrated") ->
     if spec is None or not set(priors) <= set(spec.priors):
         there = strategies(priors, regime)
         raise ValueError(f"strategy: there is no {strategy} with {', '.join(priors)}; there are {there}")
-    fused, _ = paper.prior_of(spec)
+    fused = paper.prior_of(spec)[0].cpu()  # one small image: where everything else here is
     assert isinstance(fused, FusedPrior)
     if len(priors) < len(spec.priors):
         keep = torch.tensor([name in priors for name in spec.priors])
@@ -162,17 +162,16 @@ def array(coverage: float, noise: float) -> Interferometer:
 
 
 @lru_cache(maxsize=2)
-def measured(path: str) -> tuple[Uncalibrated, ClosureData, Tensor]:
-    """The instrument of an observation, its data, and the visibilities (1, M) [Jy] they come from."""
+def measured(path: str) -> tuple[Uncalibrated, ClosureData]:
+    """The instrument of an observation, and its data."""
     if not Path(path).expanduser().is_file():
         raise ValueError(f"observation: there is no file {path}")
     table = read_observation(Path(path).expanduser())
     if "vis" not in table:
         raise ValueError(f"observation: {path} has no column vis, the measured visibilities")
     plain = Interferometer.from_table(table, min_baseline=MIN_BASELINE)
-    vis = torch.tensor(plain.table.vis.to_numpy(complex))[None]
     array = Uncalibrated(plain, systematic=SYSTEMATIC, window=WINDOW)
-    return array, array.measure(vis, torch.tensor([FLUX])), vis
+    return array, array.measure(torch.tensor(plain.table.vis.to_numpy(complex))[None], torch.tensor([FLUX]))
 
 
 @lru_cache(maxsize=8)
@@ -209,7 +208,7 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
     instrument: Interferometer | Uncalibrated
     data: Any
     if state.observation:
-        instrument, data, vis = measured(state.observation)
+        instrument, data = measured(state.observation)
         plain = instrument.array
     else:
         instrument = plain = array(state.coverage, state.noise)
@@ -229,6 +228,7 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
         hook.remove()
     table = plain.table
     if scene is None:
+        vis = torch.tensor(table.vis.to_numpy(complex))[None]
         size, fit = vis[0].abs(), plain.visibilities(plain(found.image))[0].abs()
         residual = (size - fit).abs() / torch.hypot(plain.sigma, SYSTEMATIC * size)
         y, real = plain.whiten(vis.to(torch.complex64)), torch.zeros_like(found.image)
@@ -273,7 +273,7 @@ array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window={WIND
 y = array.observe(sky.fine, {state.seed})"""
     said = "metrics.psnr(found.image, sky.image)"
     if state.observation:
-        data = f"array, y, _ = explore.measured({state.observation!r})"
+        data = f"array, y = explore.measured({state.observation!r})"
         regime, said = ", 'uncalibrated'", "array.chi2(found.image, y)"
     return f"""from fusionlib import Interferometer, black_holes, explore, metrics, schedule
 from fusionlib.interferometer import MIN_BASELINE
