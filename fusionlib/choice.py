@@ -11,7 +11,7 @@ from fusionlib.fusion import spread
 from fusionlib.gates import DataStep, given, nearest
 from fusionlib.priors import PriorBank
 from fusionlib.solve import RIDGES, bounded, solve_stage
-from fusionlib.trajectory import Data, Stage, along_trajectory
+from fusionlib.trajectory import Data, Stage, along_trajectory, fused
 
 
 class ExpertChoice(nn.Module):
@@ -98,8 +98,7 @@ def fit_expert_choice(
         gate = ExpertChoice(router, theta[None], l, shared).to(device)
 
         def fuse(s: Stage) -> Tensor:
-            w = gate(s.x, s.sigma, s.outputs, s.data_step)
-            return (spread(w, *s.x.shape[2:], sharp=True) * s.outputs).sum(0)
+            return fused(gate(s.x, s.sigma, s.outputs, s.data_step), s.outputs, sharp=True)
 
         return fuse
 

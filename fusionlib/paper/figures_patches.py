@@ -69,13 +69,14 @@ def fig06_pareto(data: pd.DataFrame) -> Figure:
                 )
             for k, point in enumerate(part.sort_values(["psnr", "method"]).to_dict("records")):
                 kind, _, argument = str(point["method"]).partition(":")
-                told, left = argument.rpartition("/")[2], kind == "top_p"
+                told, above = argument.rpartition("/")[2], k % 2 == 1  # neighbours on different sides
+                left = above or kind == "top_p"
                 if told.replace(".", "").isdigit():
-                    away = (-5 if left else 5, 3 if k % 2 else -8)  # neighbours on different sides
+                    away = (-5 if left else 5, 3 if above else -8)
                     look = {"textcoords": "offset points", "fontsize": 6, "ha": "right" if left else "left"}
                     ax.annotate(told, (scale * point[column], point["psnr"]), away, **look)
             ax.set(xscale="log", xlabel=label, title=f"bank {bank}")
-            ax.margins(0.12)
+            ax.margins(0.18, 0.12)
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()

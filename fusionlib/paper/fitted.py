@@ -1,20 +1,14 @@
 """The methods that learn from labelled images: their makers, and the hashes of what makes them."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from fusionlib import files
-from fusionlib.losses import Objective
 from fusionlib.meta import Course
 from fusionlib.paper import learned, solved, varied
-from fusionlib.paper.method import Method
 
 NOT_TRAINED = ("best", "shared", "ellipsoid", "ridge", "kept")  # found by a fit, but no parameters
-Maker = Callable[[str, tuple[str, ...], int, torch.device], Method]
-MAKERS: dict[str, Maker] = {
+MAKERS: dict[str, varied.Maker] = {
     "static_simplex": partial(solved.solved, solved.static(True), "baseline"),
     "static_affine": partial(solved.solved, solved.static(False), "baseline"),
     "closed_form": solved.closed_form,
@@ -27,7 +21,7 @@ MAKERS: dict[str, Maker] = {
     "closed_single": partial(solved.control, solved.closed(), solved.with_identity),
     "closed_levels": partial(solved.control, solved.closed(), solved.at_levels),
     **{kind: partial(learned.learned, build) for kind, build in learned.PARTS.items()},
-    "c": partial(learned.learned, learned.strategy_c, objective=Objective(diversity=1e-4)),
+    "c": partial(learned.learned, learned.strategy_c, objective=varied.PEERS),
     "b_separate": partial(learned.learned, learned.strategy_b, separate=True),
     "expert": learned.expert,
     "top": learned.top,

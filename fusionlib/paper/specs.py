@@ -143,7 +143,7 @@ ANALYSED = ("a:image", "a:pixel", "b:image", "c:image", "closed_form")
 
 def weight_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
     """Chapter 08: the strategies whose weights are looked into, with the whole bank at full coverage, every prior by
-    itself, and both the average and these on uncalibrated data."""
+    itself, and both these and the average on uncalibrated data."""
     kinds = [m for m in ANALYSED if profile != "smoke" or not m.endswith(SLOW)]
     only = [m for m in kinds if m != "closed_form"]
     found = [s for s in strategy_specs(profile, priors, only=only, sky=sky) if s.method in kinds]
@@ -151,7 +151,8 @@ def weight_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: st
     found += [
         s for s in baseline_specs(profile, priors, sky=sky) if s.method.startswith("single:") and s.coverage == 1.0
     ]
-    return found + [s for s in closure_specs(profile, priors) if s.method != "rml" and not s.family]
+    plain = [name for name, _ in methods(tuple(priors)) if name != "rml"]
+    return found + [s for s in closure_specs(profile, priors) if s.method in plain and not s.family]
 
 
 RESOLVED = (

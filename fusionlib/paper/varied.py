@@ -70,7 +70,7 @@ def _correlation(priors: tuple[str, ...], n: int = 12, sigma: float = 0.1) -> Te
         return oracles.error_correlation(zoo.bank(priors)(x + sigma * noise, sigma), x)
 
 
-PEERS = Objective(diversity=1e-4)  # as in strategy C
+PEERS = Objective(diversity=1e-4)  # of strategy C
 Maker = Callable[[str, tuple[str, ...], int, torch.device], Method]
 VARIANTS: dict[str, Maker] = {
     "a_linear": partial(learned, linear_head),
