@@ -68,7 +68,7 @@ def batches(recipe: Recipe, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor
 
 
 def train(name: str, *, progress: bool = True) -> Path:
-    """Train recipe `name` (Adam, cosine rate, averaged weights, bfloat16 inside), and return the weights' file.
+    """Train recipe `name` (Adam, cosine rate, averaged weights, bfloat16 inside where that is faster), and return the weights' file.
 
     The file holds the averaged weights in float16 and, as metadata, the recipe and the course of the loss. A run that
     was interrupted goes on from its last checkpoint, with the batches it would have had.
@@ -93,7 +93,7 @@ def train(name: str, *, progress: bool = True) -> Path:
     for clean, sigma, noise in batches(recipe, step):
         warm, cool = min(1.0, (step + 1) / WARMUP), 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         optimiser.param_groups[0]["lr"] = recipe.rate * warm * max(cool, 0.01)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bfloat16()):
             loss = net.loss(clean, sigma, noise)  # type: ignore[operator]
         optimiser.zero_grad()
         loss.backward()

@@ -23,7 +23,9 @@ from fusionlib.sky import NPIX
 from fusionlib.srmd import srmd
 from fusionlib.wrappers import VP, Reduced, Restoration
 
-OURS: dict[str, tuple[str, tuple[type[nn.Module], ...]]] = {  # network, and what makes it a prior, inside out
+OURS: dict[
+    str, tuple[str, tuple[type[nn.Module], ...]]
+] = {  # network, and what makes it a prior, inside out; `Reduced` where the processor is the faster for it
     "torus": ("torus", (Reduced,)),
     "galaxies": ("galaxies", (Reduced,)),
     "faces": ("faces", ()),
@@ -49,9 +51,16 @@ class UpsideDown(nn.Module):
         return self.prior(x, sigma).flip(-2)
 
 
+def native_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16; where it does not, that takes ten times as long as float32."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
 def _ours(name: str) -> nn.Module:
     network, wrappers = OURS[name]
-    return reduce(lambda inner, wrapper: wrapper(inner), wrappers, trained(network))
+    used = [wrapper for wrapper in wrappers if wrapper is not Reduced or native_bfloat16()]
+    return reduce(lambda inner, wrapper: wrapper(inner), used, trained(network))
 
 
 PRIORS: dict[str, Callable[[], nn.Module]] = {

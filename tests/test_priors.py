@@ -292,6 +292,12 @@ def test_reduced_precision_costs_little_and_leaves_the_network_alone():
     assert all(v.dtype == torch.float32 for v in full.state_dict().values())
 
 
+def test_reduced_precision_is_used_where_the_processor_has_it(monkeypatch):
+    for native in (True, False):
+        monkeypatch.setattr(zoo, "native_bfloat16", lambda native=native: native)
+        assert isinstance(zoo.load("torus"), Reduced) == native
+
+
 def test_two_lines_make_a_prior():
     _, z = noisy()
     prior = wrappers.Function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1)))
@@ -301,7 +307,7 @@ def test_two_lines_make_a_prior():
 
 def test_restoration_sees_nothing_finer_than_two_pixels():
     _, z = noisy()
-    prior = zoo.load("sr").prior  # in full precision
+    prior = wrappers.Restoration(trained("sr"))  # in full precision
     checkers = torch.ones(64, 64)
     checkers[::2, 1::2] = checkers[1::2, ::2] = -1
     with torch.no_grad():

@@ -124,7 +124,7 @@ def precision_table(n: int, seed: int = 505) -> pd.DataFrame:
             )
             for p in (full, Reduced(full))
         ]
-        rows.append((name, *psnr, psnr[0] - psnr[1], isinstance(prior, Reduced)))
+        rows.append((name, *psnr, psnr[0] - psnr[1], Reduced in zoo.OURS.get(name, ("", ()))[1]))
     return pd.DataFrame(rows, columns=["prior", "float32", "bfloat16", "cost", "reduced"])
 
 
