@@ -64,9 +64,7 @@ def fit_end_to_end(
         warm, cool = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.param_groups[0]["lr"] = rate * warm * cool
         chosen = torch.randint(len(truth), (16,), generator=rng).to(truth.device)
-        with torch.autocast(truth.device.type, torch.bfloat16):
-            image = net(start[chosen])
-        loss = (image.float() - truth[chosen]).square().mean()
+        loss = (net(start[chosen]) - truth[chosen]).square().mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fusionlib import datasets, files
 from fusionlib.networks import NETWORKS
+from fusionlib.zoo import native_bfloat16
 
 BATCH, EVERY, WARMUP, DECAY, SOLVED = 32, 100, 200, 0.998, 3000
 

@@ -80,7 +80,7 @@ CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "unrolled", "gradient:pixel")
 PARTIAL = (*CONTROLS, "closed_form")
 WIDE = (
-    *("ceiling", "static_affine", "denoiser", "finetuned", "unet"),
+    *("ceiling", "average", "static_affine", "denoiser", "finetuned", "unet"),
     *(*CONTROLS, "closed_form", "gradient:pixel", "a:pixel"),
 )  # and single priors
 # endings of what smoke leaves out
