@@ -25,7 +25,7 @@ from fusionlib.baselines import COVERAGE
 from fusionlib.explore import ALGORITHMS, BANKS, KERR, Cancelled, State, View, lines, look, row, strategies
 from fusionlib.paper import style
 
-SIDE, SMALL = 166, 102  # pixels on the screen
+SIDE, SMALL = 166, 96  # pixels on the screen
 ERROR_TOP = 0.2
 KEPT = ("run", "strategy", "psnr", "chi2", "coverage", "noise", "iterations", "seconds")
 
@@ -201,7 +201,9 @@ class Explorer(w.VBox):
             return
         self.kept.append(self.view)
         frame = pd.DataFrame([{"run": k + 1, **row(view)} for k, view in enumerate(self.kept)])
-        self.table.value = frame[list(KEPT)].to_html(index=False, border=0)
+        self.table.value = frame[list(KEPT)].to_html(
+            index=False, border=0, justify="left", float_format="{:.4g}".format
+        )
         before = self.first.value or 0
         for control, chosen in ((self.first, before), (self.second, len(self.kept) - 1)):
             control.options = [(f"run {k + 1}, {_score(v)}", k) for k, v in enumerate(self.kept)]

@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import jupytext
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -23,8 +25,8 @@ pytestmark = pytest.mark.skipif(not shutil.which("chromedriver"), reason="chromi
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "explorer.ipynb"
-    jupytext = [BIN / "jupytext", "--quiet", "--to", "ipynb", "--set-kernel", "python3", "--output", path]
-    subprocess.run([*jupytext, ROOT / "notebooks" / "12_explorer.py"], check=True)
+    convert = [BIN / "jupytext", "--quiet", "--to", "ipynb", "--set-kernel", "python3", "--output", path]
+    subprocess.run([*convert, ROOT / "notebooks" / "12_explorer.py"], check=True)
     return path
 
 
@@ -86,7 +88,7 @@ def picture(driver) -> str:
 
 
 def use(driver, shots: Path, where: str) -> None:
-    """Two sliders, a strategy, pin, compare, export; what the page says and shows follows."""
+    """Two sliders, a strategy, pin, compare, export, a file that is not there; what the page says and shows follows."""
     shoot = lambda name: driver.save_screenshot(str(shots / f"{where}_{name}.png"))  # noqa: E731
     first, before = said(driver), picture(driver)
     shoot("start")
@@ -108,6 +110,18 @@ def use(driver, shots: Path, where: str) -> None:
     click(driver, "export")
     WebDriverWait(driver, 20).until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "a[download]")) == 3)
     shoot("end")
+    links = driver.find_element(By.CSS_SELECTOR, "a[download]")
+    driver.execute_script("arguments[0].scrollIntoView(false)", links)
+    shoot("export")
+    field, kept = driver.find_element(By.CSS_SELECTOR, ".explorer-truth input"), picture(driver)
+    field.send_keys("/nowhere" + Keys.ENTER)
+    status = lambda d: d.find_element(By.CLASS_NAME, "explorer-status")  # noqa: E731
+    WebDriverWait(driver, 20, ignored_exceptions=(Exception,)).until(lambda d: "there is no file" in status(d).text)
+    assert picture(driver) == kept
+    driver.execute_script("arguments[0].scrollIntoView()", status(driver))
+    shoot("error")
+    field.send_keys(Keys.BACKSPACE * len("/nowhere") + Keys.ENTER)
+    assert "dB" in said(driver)
     assert not driver.find_elements(
         By.CSS_SELECTOR, ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']"
     )
@@ -136,11 +150,11 @@ def test_the_notebook_in_jupyterlab(size, notebook, served, browser, shots):
     browser.set_window_size(*size)
     browser.get(f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?reset")
     WebDriverWait(browser, 60).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-Cell"))
-    time.sleep(5)
-    body = browser.find_element(By.CSS_SELECTOR, ".jp-Notebook")
-    body.click()
-    run = browser.find_element(By.CSS_SELECTOR, "[data-command='notebook:restart-run-all']")
-    browser.execute_script("arguments[0].click()", run)
-    WebDriverWait(browser, 20).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".jp-Dialog .jp-mod-accept"))
-    browser.find_element(By.CSS_SELECTOR, ".jp-Dialog .jp-mod-accept").click()
+    ready = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+    WebDriverWait(browser, 60).until(lambda d: d.find_elements(By.CSS_SELECTOR, ready))
+    browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .jp-Cell").click()
+    for _ in jupytext.read(ROOT / "notebooks" / "12_explorer.py").cells:
+        ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    view = WebDriverWait(browser, 120).until(lambda d: d.find_elements(By.CLASS_NAME, "explorer-status"))[0]
+    browser.execute_script("arguments[0].scrollIntoView()", view)
     use(browser, shots, f"lab_{size[0]}x{size[1]}")
