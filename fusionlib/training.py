@@ -69,7 +69,7 @@ def batches(recipe: Recipe, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor
 
 
 def train(name: str, *, progress: bool = True) -> Path:
-    """Train recipe `name` (Adam, cosine rate, averaged weights, bfloat16 inside where that is faster), and return the weights' file.
+    """Train recipe `name` (Adam, cosine rate, averaged weights, bfloat16 where that is faster), and return its file.
 
     The file holds the averaged weights in float16 and, as metadata, the recipe and the course of the loss. A run that
     was interrupted goes on from its last checkpoint, with the batches it would have had.

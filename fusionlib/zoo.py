@@ -4,8 +4,10 @@ Published weights are downloaded (`published`), never part of this project; read
 own weights ship in `weights/`, made by chapter 13.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterable
 from functools import partial, reduce
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -112,6 +114,7 @@ CARDS = {
     "hsc": Card("galaxies", "Hyper Suprime-Cam images", "galaxygrad (arXiv 2401.07313)", "not stated", "VP diffusion"),
 }
 CARDS["upside_down"] = CARDS["galaxies"]._replace(domain="galaxies, upside down: harmful on purpose")
+_YOURS = Card("yours", "not stated", "you", "yours", "input")
 _PUBLISHED = ("ffdnet", "dncnn", "srmd", "hsc")
 _CODE = {name: files.code_hash(name) for name in ("classical", "networks", "wrappers", *_PUBLISHED)}
 _MODULES: dict[str, tuple[str, ...]] = {"identity": ("classical",), "tv": ("classical",), "ffdnet": ("ffdnet",)}
@@ -119,8 +122,14 @@ _MODULES |= {name: ("networks", "wrappers") for name in OURS}
 _MODULES |= {name: (name,) for name in _PUBLISHED} | {"upside_down": ("networks",)}
 
 
+def card(name: str) -> Card:
+    return CARDS.get(name, _YOURS)
+
+
 def code(name: str) -> str:
-    """Hash of what the prior `name` computes: the code it uses, and its shipped weights."""
+    """Hash of what the prior `name` computes: the code it uses, and its shipped weights; of yours, its file."""
+    if is_own(name):
+        return files.sha256(Path(name.rpartition(":")[0]))
     network, wrappers = OURS.get(name, (name, ()))
     weights = WEIGHTS / f"{network}.safetensors"
     used, wrapped = [_CODE[module] for module in _MODULES[name]], [wrapper.__name__ for wrapper in wrappers]
@@ -129,9 +138,32 @@ def code(name: str) -> str:
 
 def load(name: str) -> nn.Module:
     """The prior `name`, frozen. Raises ValueError for an unknown name or missing weights."""
-    if name not in PRIORS:
-        raise ValueError(f"unknown prior {name!r}; known are {sorted(PRIORS)}")
-    return PRIORS[name]().requires_grad_(False).eval()
+    if name not in PRIORS and not is_own(name):
+        raise ValueError(f"unknown prior {name!r}; known are {sorted(PRIORS)}, and yours as path/to/file.py:name")
+    made = _own(name) if is_own(name) else PRIORS[name]()
+    return made.requires_grad_(False).eval()
+
+
+def is_own(name: str) -> bool:
+    """Whether this names a prior of the user's: `path/to/file.py:name`."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _own(name: str) -> nn.Module:
+    """What `name()` of the user's file gives."""
+    path, _, maker = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise ValueError(f"prior {name}: there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        made = getattr(module, maker)()
+    except Exception as error:
+        raise ValueError(f"prior {name}: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"prior {name}: {maker}() gives a {type(made).__name__}; a torch.nn.Module is needed")
+    return made
 
 
 def bank(names: Iterable[str]) -> PriorBank:
@@ -157,8 +189,12 @@ def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     Raises ValueError unless `names` is a list of distinct known names: only missing weights may leave a prior out.
     """
     found, missing, wanted = [], {}, [] if isinstance(names, str) else list(names)
-    if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(PRIORS):
-        raise ValueError(f"priors must be a list of distinct names out of {sorted(PRIORS)}, got {names!r}")
+    known = all(name in PRIORS or is_own(str(name)) for name in wanted)
+    if not wanted or len(set(wanted)) < len(wanted) or not known:
+        raise ValueError(
+            f"priors must be a list of distinct names out of {sorted(PRIORS)}, or path/to/file.py:name of yours, "
+            f"got {names!r}"
+        )
     for name in wanted:
         try:
             load(name)

@@ -1,6 +1,17 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import ablations, analysed, classified, figures, headroom, m87, patched, strategies, trained
+from fusionlib.paper import (
+    ablations,
+    analysed,
+    classified,
+    conclusions,
+    figures,
+    headroom,
+    m87,
+    patched,
+    strategies,
+    trained,
+)
 from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
@@ -30,9 +41,11 @@ __all__ = [
     "analysed",
     "arrays",
     "baseline_specs",
+    "claims",
     "classified",
     "closure_specs",
     "compare_observation",
+    "conclusions",
     "coverage_table",
     "examples",
     "figures",

@@ -12,7 +12,7 @@ from fusionlib import metrics
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.specs import NO_PRIORS, banks_of, baseline_specs, grid_of
+from fusionlib.paper.specs import NO_PRIORS, banks_of, baseline_specs, grid_of, of_headline
 from fusionlib.paper.tables import bank_name, per_image
 from fusionlib.pnp import hqs, schedule
 from fusionlib.zoo import BANKS
@@ -130,7 +130,8 @@ ABLATIONS = (
 SHOTS = (1, 5, 10)
 ADAPTED = {"MAML": "a_maml:image", "joint training": "a_joint:image", "from nothing": "a:image"}
 ZERO = {"MAML": "a_maml_zero:image", "joint training": "a_joint_zero:image"}
-LABELS = ("static_affine", "closed_form", "closed_single", "denoiser", "finetuned", "unet")
+LABELS = ("static_affine", "closed_form", "closed_single", "closed_levels", "denoiser", "finetuned", "unet")
+ESSAY = ("a:image", "b:image", "c:image")  # the essay's strategies as it has them
 STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel")
 SMOKE = ("A1 head", "unseen prior", "harmful prior, average")
 
@@ -145,20 +146,36 @@ def ablations(profile: str, priors: Sequence[str]) -> list[Ablation]:
     return [a for a in some if all(not arm.without or arm.without in priors for arm in a.arms)]
 
 
-def _base(profile: str, priors: Sequence[str], sky: str) -> tuple[Spec, ...]:
+def reference_specs(profile: str, priors: Sequence[str], sky: str) -> tuple[Spec, ...]:
     """An experiment per seed with the whole bank at full coverage."""
-    p = profile_of(profile)
     found = [s for s in baseline_specs(profile, priors, sky=sky) if s.method == f"single:{priors[0]}"]
-    return tuple(replace(s, n_test=min(s.n_test, max(p.n_partial, 32))) for s in found if s.coverage == 1.0)
+    return tuple(replace(s, priors=tuple(priors)) for s in found if s.coverage == 1.0)
 
 
-def _like(s: Spec, profile: str, method: str, priors: tuple[str, ...], **changes: Any) -> Spec:
-    grid = profile_of(profile).grid["hqs" if method == "average" or method.startswith("single:") else grid_of(method)]
-    return replace(s, method=method, priors=() if method in NO_PRIORS else priors, **({"grid": grid} | changes))
+def like(s: Spec, profile: str, method: str, priors: tuple[str, ...], **changes: Any) -> Spec:
+    """An experiment of `reference_specs` with another method. One of the headline is that of the chapters before, with
+    all images of the profile; of a difference those images count that both sides have."""
+    p, plain = profile_of(profile), method in ("average", "ceiling") or method.startswith("single:")
+    found: dict[str, Any] = {"grid": p.grid["hqs" if plain else grid_of(method)]} | changes
+    new = replace(s, method=method, priors=() if method in NO_PRIORS else priors, **found)
+    return new if not changes and _shared(new, s) else replace(new, n_test=min(s.n_test, p.n_other))
+
+
+def _shared(new: Spec, reference: Spec) -> bool:
+    """Whether an experiment is one of the headline, with a bank of the chapters before."""
+    return of_headline(new) and (len(new.priors) < 2 or new.priors in banks_of(reference.priors))
 
 
 def arm_specs(profile: str, priors: Sequence[str], arm: Arm, sky: str = "") -> list[Spec]:
-    return [_like(s, profile, arm.method, bank_of(arm, priors)) for s in _base(profile, priors, sky)]
+    """An experiment per seed, if it is of the headline, else of the first seed."""
+    first, *others = reference_specs(profile, priors, sky)
+    found = like(first, profile, arm.method, bank_of(arm, priors))
+    return [found, *(replace(found, seed=s.seed) for s in others if _shared(found, first))]
+
+
+def single_specs(profile: str, priors: Sequence[str], name: str, sky: str = "") -> list[Spec]:
+    """The prior `name` by itself, all seeds."""
+    return [like(s, profile, f"single:{name}", (name,)) for s in reference_specs(profile, priors, sky)]
 
 
 def shot_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple[str, int], list[Spec]]:
@@ -168,8 +185,8 @@ def shot_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple
     for (label, method), n in [(item, n) for item in ADAPTED.items() for n in SHOTS] + [(i, 0) for i in ZERO.items()]:
         if profile != "smoke":
             found[label, n] = [
-                _like(s, profile, method, tuple(priors), coverage=min(p.coverages), n_train=max(n, 1))
-                for s in _base(profile, priors, sky)[:1]
+                like(s, profile, method, tuple(priors), coverage=min(p.coverages), n_train=max(n, 1))
+                for s in reference_specs(profile, priors, sky)[:1]
             ]
     return found
 
@@ -177,14 +194,15 @@ def shot_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple
 def label_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec]:
     """The methods of LABELS with more and more labels, one setting of the loop for all, in every bank; first seed."""
     numbers = {"smoke": (), "quick": (4, 12, 40, 120), "paper": (10, 30, 100, 300, 1000)}[profile]
+    compared = (*LABELS, *(ESSAY if profile == "paper" else ()))
     one = profile_of("wide").grid["learned"]
     rows = []
     for bank in banks_of(priors):
-        s = replace(_base(profile, priors, sky)[0], priors=bank)
+        s = replace(reference_specs(profile, priors, sky)[0], priors=bank)
         rows += [
-            _like(s, profile, method, bank, n_train=n, **({} if method == "unet" else {"grid": one}))
+            like(s, profile, method, bank, n_train=n, **({} if method == "unet" else {"grid": one}))
             for n in numbers
-            for method in LABELS
+            for method in compared
         ]
         rows += [
             replace(s, method=f"single:{name}", priors=(name,), n_train=numbers[0], grid=one)
@@ -214,16 +232,28 @@ def _psnr(specs: Sequence[Spec]) -> np.ndarray:
     return per_image([(s, scores(s)) for s in specs], "psnr")
 
 
+def difference(specs: Sequence[Spec], others: Sequence[Spec]) -> np.ndarray:
+    """PSNR of one method less another's, (seeds, images), of the seeds and images that both have."""
+    a, b = _psnr(specs), _psnr(others)
+    seeds, images = min(len(a), len(b)), min(a.shape[1], b.shape[1])
+    return a[:seeds, :images] - b[:seeds, :images]
+
+
+def best_of(specs: Sequence[Spec]) -> list[Spec]:
+    """Of several methods the one with the best PSNR on the labels, all its seeds."""
+    by = {name: [s for s in specs if s.method == name] for name in dict.fromkeys(s.method for s in specs)}
+    return max(by.values(), key=lambda found: float(np.mean([float(scores(s)["psnr_train"]) for s in found])))
+
+
 def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """ablation, arm, method, bank, n_train, seeds, n_test, psnr, and the paired difference to the first arm with its
     95 % interval."""
     rows = []
     for a in ablations(profile, priors):
         found = {arm: arm_specs(profile, priors, arm, sky) for arm in a.arms}
-        reference = _psnr(found[a.arms[0]])
         for arm, specs in found.items():
             psnr, s = _psnr(specs), specs[0]
-            gain = bootstrap(psnr - reference)
+            gain = bootstrap(difference(specs, found[a.arms[0]]))
             rows.append(
                 {"ablation": a.name, "arm": arm.label, "method": arm.method, "bank": bank_name(s.priors)}
                 | {"n_train": s.n_train, "seeds": len(specs), "n_test": s.n_test, "psnr": psnr.mean()}
@@ -260,12 +290,11 @@ def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
     specs, rows = label_specs(profile, priors, sky), []
     for bank in banks_of(priors) if specs else ():
         singles = [s for s in specs if s.method.startswith("single:") and s.priors[0] in bank]
-        best = _psnr([max(singles, key=lambda s: float(scores(s)["psnr_train"]))])
+        best = best_of(singles)
         for s in specs:
             if s.priors == bank or s.method in NO_PRIORS:
-                psnr = _psnr([s])
-                gain = bootstrap(psnr - best)
-                rows.append((bank_name(bank), s.method, s.n_train, psnr.mean(), *gain))
+                gain = bootstrap(difference([s], best))
+                rows.append((bank_name(bank), s.method, s.n_train, _psnr([s]).mean(), *gain))
     columns = ["bank", "method", "n_train", "psnr", "delta", "delta_lo", "delta_hi"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -273,8 +302,7 @@ def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
 def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """prior, loss, lo, hi: what the closed form loses where a prior is not there."""
     found = leave_specs(profile, priors, sky)
-    whole = _psnr(found[""]) if found else np.zeros((1, 1))
-    rows = [(name, *bootstrap(whole - _psnr(specs))) for name, specs in found.items() if name]
+    rows = [(name, *bootstrap(difference(found[""], specs))) for name, specs in found.items() if name]
     return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])
 
 
@@ -291,7 +319,7 @@ STRESSES = {
 def stress_table(profile: str, priors: Sequence[str], n: int, sky: str = "") -> pd.DataFrame:
     """stress, method, psnr, delta, lo, hi: `n` development images brighter, fainter or elsewhere than those of the fit;
     PSNR of the image scaled and moved back, beside the average's."""
-    s = _base(profile, priors, sky)[0]
+    s = reference_specs(profile, priors, sky)[0]
     array = arrays(s)[0]
     truth, _ = observed(s, "dev", n, 0, array)
     rows = []
@@ -299,7 +327,7 @@ def stress_table(profile: str, priors: Sequence[str], n: int, sky: str = "") -> 
         there = torch.roll(truth, (move, move), (2, 3)) * flux
         y, found = array.observe(there, 99), {}
         for method in STRESSED if profile != "smoke" else STRESSED[:1]:
-            prior, settings = prior_of(_like(s, profile, method, tuple(priors)))
+            prior, settings = prior_of(like(s, profile, method, tuple(priors)))
             sigmas = schedule(settings["sigma_max"], settings["sigma_min"], s.steps)
             image = hqs(y, array, prior, sigmas=sigmas, lam=settings["lam"]).image
             found[method] = metrics.psnr(torch.roll(image, (-move, -move), (2, 3)) / flux, truth).cpu().numpy()

@@ -16,6 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 from fusionlib import files
 from fusionlib.paper import specs
 from fusionlib.paper.ablations import ablation_specs
+from fusionlib.paper.conclusions import conclusion_specs
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
 
@@ -60,6 +61,7 @@ CHAPTERS = [
     Chapter("08_weight_analysis", specs.weight_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter("11_conclusions", conclusion_specs, {"smoke": 60, "quick": 300, "paper": 14400}),
     Chapter("12_explorer", _none, {"smoke": 30, "quick": 30, "paper": 30}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]

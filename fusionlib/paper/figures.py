@@ -20,6 +20,7 @@ from fusionlib.paper.figures_ablations import (
     fig07_shots,
     fig07_stress,
 )
+from fusionlib.paper.figures_conclusions import fig11_claims, fig11_efficiency, fig11_strip
 from fusionlib.paper.figures_explorer import fig12_view
 from fusionlib.paper.figures_m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
 from fusionlib.paper.figures_patches import (
@@ -82,6 +83,9 @@ __all__ = [
     "fig10_families",
     "fig10_m87",
     "fig10_profiles",
+    "fig11_claims",
+    "fig11_efficiency",
+    "fig11_strip",
     "fig12_view",
     "fig13_data",
     "fig13_families",

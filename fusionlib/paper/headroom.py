@@ -26,7 +26,7 @@ def card_table(names: Sequence[str]) -> pd.DataFrame:
     for name in names:
         prior = zoo.load(name).to(device())
         rows.append(
-            {"prior": name, **zoo.CARDS[name]._asdict(), "parameters": sum(p.numel() for p in prior.parameters())}
+            {"prior": name, **zoo.card(name)._asdict(), "parameters": sum(p.numel() for p in prior.parameters())}
             | {"receptive_field": receptive_field(prior), "ms_per_image": milliseconds(prior)}
         )
     return pd.DataFrame(rows)

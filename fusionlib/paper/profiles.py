@@ -11,8 +11,9 @@ class Profile:
     """Sizes of a run. `smoke` is for tests, `quick` for readers on two cores, `paper` for the numbers of the paper;
     `wide` gives chapter 03 more labels and images than `quick`, with one setting of the loop for all.
 
-    `n_partial` test images are used at partial coverage; `headroom` are the coverages of chapter 01. `closures` are the
-    numbers of training and test images, and of objects of each of the `families`, seen uncalibrated.
+    `n_test` images score the rows of the headline, `n_other` all others, `n_partial` all at partial coverage;
+    `headroom` are the coverages of chapter 01. `closures` are the numbers of training and test images, and of objects
+    of each of the `families`, seen uncalibrated.
     """
 
     split: str
@@ -24,6 +25,7 @@ class Profile:
     steps: dict[str, int]
     grid: dict[str, Grid]
     closures: tuple[int, int, int]
+    n_other: int
     n_partial: int
     headroom: tuple[float, ...]
     families: tuple[str, ...]
@@ -61,11 +63,12 @@ PROFILES = {
         },
         (1, 2, 2),
         3,
+        3,
         (1.0,),
         ("disc", "double"),
     ),
     "quick": Profile(
-        "dev", 12, 32, (0,), (1.0, 0.3, 0.1), 2, STEPS, GRID, (8, 16, 50), 6, (1.0, 0.3, 0.1), ("disc", "double")
+        "dev", 12, 32, (0,), (1.0, 0.3, 0.1), 2, STEPS, GRID, (8, 16, 50), 32, 6, (1.0, 0.3, 0.1), ("disc", "double")
     ),
     "wide": Profile(
         "dev",
@@ -81,39 +84,23 @@ PROFILES = {
             "unet": (("steps", (1200.0,)),),
         },
         (0, 0, 0),
+        200,
         0,
         (1.0,),
         (),
     ),
     "paper": Profile(
         "test",
-        50,
+        100,
         1000,
         (0, 1, 2),
         (1.0, 0.3, 0.1),
         3,
-        STEPS | {"hqs": 20},
-        {
-            "hqs": (
-                ("sigma_max", (0.1, 0.2, 0.4)),
-                ("sigma_min", (0.01, 0.02, 0.04)),
-                ("lam", (0.03, 0.1, 0.3, 1.0, 3.0)),
-            ),
-            "closures": GRID["closures"],
-            "fitted": HQS_GRID,
-            "learned": GRID["fitted"],
-            "unet": (("steps", (600.0, 2000.0, 6000.0)),),
-            "fitted_closures": GRID["fitted_closures"],
-            "rml_closures": GRID["rml_closures"],
-            "rml": (
-                ("entropy", (0.0, 10.0, 30.0)),
-                ("tv", (0.0, 10.0, 30.0)),
-                ("tsv", (30.0, 100.0)),
-                ("l1", (10.0, 30.0)),
-            ),
-        },
+        STEPS,
+        GRID | {"unet": (("steps", (1500.0,)),)},
         (16, 100, 100),
         200,
+        60,
         (1.0, 0.3, 0.1),
         tuple(FAMILIES),
     ),

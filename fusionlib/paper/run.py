@@ -100,6 +100,9 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         "ablations",
         "analysed",
         "classified",
+        "conclusions",
+        "claims",
+        "checklist",
     )
     code = files.code_hash(*(f"paper.{part}" for part in parts))
     for chapter in chapters:
@@ -253,7 +256,14 @@ def read_parameters(given: list[str]) -> dict[str, Any]:
         if not path.exists():
             raise ValueError(f"parameter {name}: there is no file or folder {path}")
         parameters[name] = str(path)
+    if isinstance(priors := parameters.get("priors"), list):
+        parameters["priors"] = [_absolute(name) if zoo.is_own(str(name)) else name for name in priors]
     return parameters
+
+
+def _absolute(prior: str) -> str:
+    path, _, name = prior.rpartition(":")
+    return f"{Path(path).expanduser().resolve()}:{name}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -39,7 +39,7 @@ def baseline_specs(
         for coverage in ((1.0,) if observation else p.coverages)
         for method, members in methods(bank)
         for kind in ("rml" if method == "rml" else "hqs",)
-        for seed in p.seeds
+        for seed in (p.seeds if coverage == 1.0 else p.seeds[:1])
     ]
 
 
@@ -50,7 +50,27 @@ def methods(bank: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
 
 FITTED = ("static_simplex", "static_affine", "single_identity", "noise_levels")
 ALONE = ("single_identity", "noise_levels", "closed_single", "closed_levels")  # controls, of one prior and the identity
+HEADLINE = (  # beside the single priors
+    *("average", "rml", "static_affine", "closed_single", "closed_levels", "denoiser", "finetuned", "unet", "ceiling"),
+    *("a:image", "a:pixel", "b:image", "c:image", "closed_form"),
+)
 ORACLES = ("oracle:image", "oracle:affine", "oracle:8", "oracle:pixel")
+
+
+def of_headline(spec: Spec) -> bool:
+    """Whether an experiment at full coverage is scored on all images, and with all seeds, of the profile."""
+    return spec.method in HEADLINE or spec.method.startswith("single:")
+
+
+def _sized(specs: Sequence[Spec], profile: str) -> list[Spec]:
+    """Each once; those that are not of the headline with fewer images and one seed."""
+    p, found = profile_of(profile), []
+    for s in specs:
+        if s.coverage < 1 or of_headline(s):
+            found.append(s)
+        elif s.seed == p.seeds[0]:
+            found.append(replace(s, n_test=min(s.n_test, p.n_other)))
+    return list(dict.fromkeys(found))
 
 
 def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
@@ -69,7 +89,7 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
             for method in (*FITTED, *ORACLES)
             if any(name != "identity" for name in bank) or method not in ALONE
         ]
-    return list(dict.fromkeys(rows))
+    return _sized(rows, profile)
 
 
 SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora")
@@ -81,7 +101,7 @@ OURS = ("closed_form", "unrolled", "gradient:pixel")
 PARTIAL = (*CONTROLS, "closed_form")
 WIDE = (
     *("ceiling", "average", "static_affine", "denoiser", "finetuned", "unet"),
-    *(*CONTROLS, "closed_form", "gradient:pixel", "a:pixel"),
+    *(*CONTROLS, "closed_form", "a:pixel"),
 )  # and single priors
 # endings of what smoke leaves out
 SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
@@ -117,7 +137,7 @@ def strategy_specs(
         if (all_coverages or s.coverage == 1.0) and not s.method.startswith("oracle")
     ]
     for bank in banks_of(priors):
-        like = next(s for s in rows if s.method == "static_affine" and s.priors == bank)
+        seeds = [s for s in rows if s.method == "static_affine" and s.priors == bank and s.coverage == 1.0]
         whole = bank == tuple(priors)
         wanted = only if whole else [m for m in only if m.endswith(":image")]
         slow = SLOW if profile == "smoke" else ()
@@ -130,12 +150,12 @@ def strategy_specs(
             if method == "finetuned" and not any(name in NETWORKS for name in bank):
                 continue
             members = () if method in NO_PRIORS else bank
-            rows.append(replace(like, method=method, grid=p.grid[grid_of(method)], priors=members))
+            rows += [replace(s, method=method, grid=p.grid[grid_of(method)], priors=members) for s in seeds]
     few = [s for s in rows if s.method == "static_affine" and s.coverage < 1]
     rows += [replace(s, method=method) for s in few for method in PARTIAL]
     if profile == "wide":
         rows = [s for s in rows if s.method in WIDE or s.method.startswith("single:")]
-    return list(dict.fromkeys(rows))
+    return _sized(rows, profile)
 
 
 ANALYSED = ("a:image", "a:pixel", "b:image", "c:image", "closed_form")
@@ -195,7 +215,7 @@ def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str
             for method in wanted:
                 grid = p.grid["hqs" if method == "average" else grid_of(method)]
                 rows.append(replace(like, method=method, priors=bank, grid=grid))
-    return list(dict.fromkeys(rows))
+    return _sized(rows, profile)
 
 
 SMOKE_PATCHES = (

@@ -146,11 +146,13 @@ SHORT |= {"static_affine": "static, free", "static_simplex": "static, simplex"}
 def short(method: str) -> str:
     """The name of a prior or method where there is little room."""
     name = method.removeprefix("single:")
+    if ".py:" in name:  # a prior of the user's, from a file
+        return name.rpartition(":")[2]
     return SHORT.get(name) or (LABELS.get(name, name) if ":" in name else name)
 
 
 def label(method: str) -> str:
-    return LABELS.get(method, method.removeprefix("single:"))
+    return LABELS.get(method) or short(method)
 
 
 def color(method: str) -> str:

@@ -63,7 +63,9 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
         reference = per_image(group[best], "psnr") if best is not None else None
         for method, found in group.items():
             spec, psnr = found[0][0], per_image(found, "psnr")
-            delta = psnr - reference if reference is not None else np.full_like(psnr, np.nan)
+            # rows off the headline have fewer seeds and images, the first ones
+            same = None if reference is None else reference[: len(psnr), : psnr.shape[1]]
+            delta = psnr - same if same is not None else np.full_like(psnr, np.nan)
             interval, gain = bootstrap(psnr), bootstrap(delta) if reference is not None else (np.nan,) * 3
             rows.append(
                 {

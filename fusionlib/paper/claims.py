@@ -1,0 +1,269 @@
+"""Each claim of the two essays as comparisons of methods, and its verdict."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from fusionlib import files, zoo
+from fusionlib.metrics import bootstrap
+from fusionlib.paper import classified
+from fusionlib.paper.ablations import Arm, arm_specs, best_of, difference, label_specs, single_specs
+from fusionlib.paper.analysed import holm
+from fusionlib.paper.checklist import CHECKLIST
+from fusionlib.paper.experiment import Spec, scores
+from fusionlib.paper.specs import banks_of
+
+ESSAY = {"A": "a:image", "B": "b:image", "C": "c:image"}  # the essay's strategies, as it has them
+
+
+class Pair(NamedTuple):
+    """One comparison of a claim: `method` less `minus`, in which case (`where`). `best_single` is the single prior that
+    is best on the labels. `far`: without the torus; `labels`: with so many of them; both from chapter 07."""
+
+    where: str
+    method: Arm
+    minus: Arm
+    far: bool = False
+    labels: int = 0
+
+
+class Claim(NamedTuple):
+    """What an essay says (`essay`: section of the one on fusing priors, or `patches`), as gains that it says are
+    positive, and the figure that shows them."""
+
+    essay: str
+    says: str
+    pairs: tuple[Pair, ...]
+    figure: str
+
+
+def _pair(where: str, method: str, minus: str, **case: Any) -> Pair:
+    return Pair(where, Arm("", method), Arm("", minus), **case)
+
+
+def _both(method: str, minus: str) -> tuple[Pair, Pair]:
+    return _pair("in main", method, minus), _pair("in far", method, minus, far=True)
+
+
+def claims(profile: str, priors: Sequence[str]) -> list[Claim]:
+    """The claims that are differences of PSNR, with the comparisons there are in a profile."""
+    left = tuple(Pair(f"of {name}", Arm("", "closed_form"), Arm("", "closed_form", name)) for name in priors)
+    numbers = sorted({s.n_train for s in label_specs(profile, priors) if s.method == "unet"})
+    scarce = lambda minus: tuple(  # noqa: E731
+        _pair(f"n = {n}, {'far' if far else 'main'}", "closed_form", minus, far=far, labels=n)
+        for far in (False, True)
+        for n in numbers
+    )
+    return [
+        Claim("1.1", "Every prior holds something that the others lack", left, "fig07_leave"),
+        Claim(
+            "1.2",
+            "Choosing one or two experts loses what a soft mixture of all keeps",
+            (_pair("against two", "a:image", "top:2"), _pair("against one", "a:image", "top:1")),
+            "fig07_ablations",
+        ),
+        Claim("1.4", "Learned weights beat the plain average", _both("a:image", "average"), "fig03_strategies"),
+        Claim(
+            "1.4",
+            "Fused priors beat the best of them, strategy A",
+            _both("a:image", "best_single"),
+            "fig11_results",
+        ),
+        Claim(
+            "1.4", "Fused priors beat the best of them, strategy B", _both("b:image", "best_single"), "fig11_results"
+        ),
+        Claim(
+            "1.4", "Fused priors beat the best of them, strategy C", _both("c:image", "best_single"), "fig11_results"
+        ),
+        Claim(
+            "1.4",
+            "Fused priors beat the best of them, closed form (ours)",
+            _both("closed_form", "best_single"),
+            "fig11_results",
+        ),
+        Claim(
+            "1.3",
+            "It is the difference of the priors that helps: better than one of them at six noise levels",
+            _both("closed_form", "closed_levels"),
+            "fig07_labels",
+        ),
+        Claim(
+            "1.3",
+            "With scarce labels fusing beats a network from the data to the image",
+            scarce("unet"),
+            "fig11_efficiency",
+        ),
+        Claim(
+            "1.3", "With scarce labels fusing beats a denoiser trained on them", scarce("denoiser"), "fig11_efficiency"
+        ),
+        Claim(
+            "2.1", "Weights by patch or pixel are better than by image", _both("a:pixel", "a:image"), "fig06_resolution"
+        ),
+        Claim(
+            "2.2", "Cosine routing beats a linear head", (_pair("", "a:image", "a_linear:image"),), "fig07_ablations"
+        ),
+        Claim(
+            "2.3",
+            "Leaving out the unsure experts helps",
+            (_pair("p = 0.9", "top_p:image/0.9", "a:image"),),
+            "fig06_pareto",
+        ),
+        Claim("3.1", "A shared prior helps strategy B", (_pair("", "b:image", "b_equal:image"),), "fig07_ablations"),
+        Claim(
+            "3.2",
+            "Voting by outputs is sounder than routing by the input",
+            _both("c:image", "a:image"),
+            "fig05_strategies",
+        ),
+        Claim(
+            "3.3",
+            "A penalty on like priors helps the vote",
+            (_pair("literal", "c_literal:image", "c_plain:image"), _pair("quadratic", "c:image", "c_plain:image")),
+            "fig07_ablations",
+        ),
+        Claim("4.1", "Meta-learning the gate helps", _both("a_meta:image", "a:image"), "fig03_strategies"),
+        Claim(
+            "4.2",
+            "A gate for each kind of prior beats one gate",
+            (
+                _pair("by hand", "mgpf:image", "a:image"),
+                _pair("by error", "mgpf_clustered:image", "a:image"),
+                _pair("at random", "mgpf_random:image", "a:image"),
+            ),
+            "fig07_ablations",
+        ),
+        Claim(
+            "4.3",
+            "Random subsets of the priors make a gate fit for unseen ones",
+            (_pair("", "c_subsets_unseen:image", "c_unseen:image"),),
+            "fig07_ablations",
+        ),
+        Claim("5.1", "Output adapters help", (_pair("", "b:image", "b_bare:image"),), "fig07_ablations"),
+        Claim(
+            "5.2", "Adapters and meta-learning together are best", _both("b_meta:image", "b:image"), "fig04_strategies"
+        ),
+        Claim(
+            "7.1",
+            "Spreading the weights by their entropy helps",
+            (_pair("each image", "a_spread:image", "a:image"), _pair("their mean", "a_shared_out:image", "a:image")),
+            "fig07_ablations",
+        ),
+        Claim(
+            "7.1",
+            "Absolute or focal error is better than squared error",
+            (_pair("absolute", "a_l1:image", "a:image"), _pair("focal", "a_focal:image", "a:image")),
+            "fig07_ablations",
+        ),
+    ]
+
+
+def sides(pair: Pair, profile: str, priors: Sequence[str], sky: str) -> tuple[list[Spec], list[Spec]]:
+    """The experiments of both sides of a comparison, one per seed; of `best_single` those of all single priors."""
+    bank = tuple(name for name in priors if not pair.far or name != "torus")
+
+    def side(arm: Arm) -> list[Spec]:
+        if pair.labels:
+            known = label_specs(profile, priors, sky)
+            return [s for s in known if (s.method, s.n_train) == (arm.method, pair.labels) and s.priors in ((), bank)]
+        if arm.method == "best_single":
+            return [s for name in bank for s in single_specs(profile, priors, name, sky)]
+        return arm_specs(profile, priors, arm._replace(without=arm.without or ("torus" if pair.far else "")), sky)
+
+    return side(pair.method), side(pair.minus)
+
+
+def claim_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """essay, claim, where, effect, lo, hi, p_holm, unit, figure: every comparison behind a claim.
+
+    Gains of PSNR [dB] with 95 % intervals; p values of Wilcoxon's signed-rank test over images (their mean over seeds),
+    after Holm over all of them.
+    """
+    rows, p = [], []
+    for claim in claims(profile, priors) if profile != "smoke" else ():
+        for pair in claim.pairs:
+            if pair.far and len(banks_of(priors)) < 2:
+                continue
+            one, other = sides(pair, profile, priors, sky)
+            gain = difference(one, best_of(other) if pair.minus.method == "best_single" else other)
+            p.append(float(wilcoxon(gain.mean(0)).pvalue) if np.any(gain) else 1.0)
+            rows.append((claim.essay, claim.says, pair.where, *bootstrap(gain), "dB", claim.figure))
+    found = pd.DataFrame(rows, columns=["essay", "claim", "where", "effect", "lo", "hi", "unit", "figure"])
+    found.insert(6, "p_holm", holm(np.array(p)) if p else [])
+    return found
+
+
+def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
+    """essay, claim, verdict, evidence, figure: a claim holds if all its comparisons are above zero with their intervals
+    and after Holm, holds in those cases that are, and does not hold if none is: the reverse does if all are below."""
+    rows = []
+    for (essay, claim), part in found.groupby(["essay", "claim"], sort=False):
+        sure = part.p_holm.isna() | (part.p_holm < 0.05)
+        above, below = part[(part.lo > 0) & sure], part[(part.hi < 0) & sure]
+        if len(above) == len(part):
+            verdict = "holds"
+        elif len(above):
+            verdict = "holds " + "; ".join(above["where"])
+        else:
+            verdict = "does not hold: the reverse does" if len(below) == len(part) else "does not hold"
+        told = [
+            f"{row['where']} {row['effect']:+.2f} {row['unit']} ({row['lo']:+.2f} to {row['hi']:+.2f})".strip()
+            for row in part.to_dict("records")
+        ]
+        rows.append((essay, claim, verdict, "; ".join(told), part.figure.iloc[0]))
+    return pd.DataFrame(rows, columns=["essay", "claim", "verdict", "evidence", "figure"])
+
+
+def patch_claims(profile: str) -> pd.DataFrame:
+    """The same for the essay on routing by patch, from chapter 09, whose thresholds are in the claims."""
+    gains, chosen = classified.gain_table(classified.by_samples(profile)), classified.by_chosen(profile)
+    told = classified.verdict_table(gains, classified.trend_table(chosen), classified.table(chosen))
+    rows = []
+    for claim, part in told.groupby("claim", sort=False):
+        good = part[part.holds.astype(bool)]
+        verdict = "holds" if len(good) == len(part) else "does not hold"
+        verdict = f"holds for {', '.join(good.arm)} training" if 0 < len(good) < len(part) else verdict
+        said = [f"{r['arm']} {r['value']:+.2f}" for r in part.to_dict("records")]
+        rows.append(("patches", claim, verdict, "; ".join(said), "fig09_accuracy"))
+    return pd.DataFrame(rows, columns=["essay", "claim", "verdict", "evidence", "figure"])
+
+
+def size_claim(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """The claim on parameters (essay, 5.1): a thousandth of the frozen ones or fewer, by count."""
+    count = max(frozen(priors), 1)
+    told = {name: trained(arm_specs(profile, priors, Arm("", m), sky)[0]) / count for name, m in ESSAY.items()}
+    good = [name for name, ratio in told.items() if ratio <= 1e-3]
+    verdict = "holds" if len(good) == len(told) else f"holds for {', '.join(good)}" if good else "does not hold"
+    said = "; ".join(f"{name} {1e3 * ratio:.1f} thousandths" for name, ratio in told.items())
+    row = ("5.1", "A thousandth of the frozen parameters is enough to train", verdict, said, "tab04_sizes")
+    return pd.DataFrame([row], columns=["essay", "claim", "verdict", "evidence", "figure"])
+
+
+def frozen(priors: Sequence[str]) -> int:
+    return sum(p.numel() for name in priors for p in zoo.load(name).parameters())
+
+
+def trained(spec: Spec) -> int:
+    return int(scores(spec)["trainable"])
+
+
+def checklist_table() -> pd.DataFrame:
+    """row, item, essay, test, figure: what the two essays name, the tests that check it, and where it is shown."""
+    tests = tests_by_row()
+    rows = [(row, item, essay, "; ".join(tests.get(row, [])), shown) for row, item, essay, shown in CHECKLIST]
+    return pd.DataFrame(rows, columns=["row", "item", "essay", "test", "figure"])
+
+
+def tests_by_row() -> dict[int, list[str]]:
+    """Names of the tests marked with each row, read from their files; none where the tests are not there."""
+    found: dict[int, list[str]] = {}
+    for path in sorted(files.source("tests").glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                marks = [m for m in node.decorator_list if isinstance(m, ast.Call)]
+                for row in (a for m in marks if ast.unparse(m.func) == "pytest.mark.row" for a in m.args):
+                    found.setdefault(int(ast.literal_eval(row)), []).append(f"{path.stem}::{node.name}")
+    return found

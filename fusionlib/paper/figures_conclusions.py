@@ -1,0 +1,87 @@
+"""The figures of chapter 11."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fusionlib.paper import style
+from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, frame, sky_picture
+
+
+def fig11_strip(data: Arrays) -> Figure:
+    """As `mosaic`, one row for each image."""
+    methods, count = [str(m) for m in data["method"]], len(data["truth"])
+    columns = len(methods) + 2
+    fig, axes = plt.subplots(
+        count, columns, figsize=(1.22 * columns, 1.32 * count + 0.85), squeeze=False, layout="constrained"
+    )
+    for k, row in enumerate(axes):
+        shown = sky_picture(row[0], data["truth"][k], "")
+        row[1].imshow(data["dirty"][k], cmap=style.SKY, vmin=0, vmax=1, extent=EXTENT)
+        for ax, image, psnr in zip(row[2:], data["image"][:, k], data["psnr"][:, k], strict=True):
+            sky_picture(ax, image, "")
+            ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)
+    for ax, title in zip(axes[0], ("truth", "dirty image*", *(_title(m) for m in methods)), strict=True):
+        ax.set_title(title, fontsize=8.5)
+    frame(axes)
+    label = f"{SCALE};  * scaled to its own peak"
+    fig.colorbar(shown, ax=axes, shrink=0.4, aspect=50, location="bottom", label=label, extend="both")
+    return fig
+
+
+def _title(method: str) -> str:
+    return f"best: {style.short(method)}" if method.startswith("single:") else style.short(method).split(" (")[0]
+
+
+def fig11_efficiency(data: pd.DataFrame) -> Figure:
+    """Rows of tab11_gap: the gain over the best single prior by labelled images, and the in-domain ceiling's."""
+    banks = list(dict.fromkeys(data.bank))
+    fig, axes = plt.subplots(1, len(banks), figsize=(style.WIDTH, 4.2), sharey=True, squeeze=False)
+    lines = {"denoiser": "s--", "finetuned": "^:", "unet": "P-."}  # beside their greys
+    for ax, bank in zip(axes[0], banks, strict=True):
+        here = data[data.bank == bank]
+        for method, part in here.groupby("method", sort=False):
+            part, colour = part.sort_values("n_train"), style.color(str(method))
+            line = lines.get(str(method), "o-")
+            ax.plot(part.n_train, part.gain, line, ms=3.5, lw=1.2, color=colour, label=style.label(str(method)))
+            ax.fill_between(part.n_train, part.lo, part.hi, color=colour, alpha=0.12, lw=0)
+        if here.ceiling.notna().any():
+            ax.axhline(here.ceiling.iloc[0], color="black", lw=1, ls="--", label=style.label("ceiling"))
+        ax.axhline(0, color="black", lw=0.6, ls=":")
+        numbers = sorted(set(data.n_train))
+        ax.set(xscale="log", xlabel="labelled images n", title=f"bank {bank}")
+        ax.set_xticks(numbers, [str(n) for n in numbers])
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("gain over the best single prior [dB]")
+    low = max(data.gain.min(), -3.0)
+    axes[0, 0].set_ylim(
+        low - 0.25, max(data.gain.max(), data.ceiling.max() if data.ceiling.notna().any() else 0) + 0.25
+    )
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return fig
+
+
+def fig11_claims(data: pd.DataFrame) -> Figure:
+    """Rows of tab11_claims: every comparison behind a claim; the claim holds where all of its points are blue."""
+    claims = list(dict.fromkeys(zip(data.essay, data.claim, strict=True)))
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 0.8 + 0.27 * len(claims)))
+    for y, (essay, claim) in enumerate(claims):
+        part = data[(data.essay == essay) & (data.claim == claim)]
+        places = y + np.linspace(-0.28, 0.28, len(part)) if len(part) > 1 else [y]
+        for place, row in zip(places, part.to_dict("records"), strict=True):
+            sure = not row["p_holm"] >= 0.05
+            colour = "#0072B2" if row["lo"] > 0 and sure else "#D55E00" if row["hi"] < 0 and sure else "#999999"
+            error = [[row["effect"] - row["lo"]], [row["hi"] - row["effect"]]]
+            ax.errorbar(row["effect"], place, xerr=error, fmt="o", ms=2.5, lw=0.9, color=colour)
+    ax.axvline(0, color="black", lw=0.6, ls=":")
+    ax.set_yticks(range(len(claims)), [f"{claim}  ({essay})" for essay, claim in claims], fontsize=6.5)
+    ax.set_ylim(len(claims) - 0.4, -0.6)
+    ax.set_xscale("symlog", linthresh=0.5)
+    ticks = [-2, -1, -0.5, 0, 0.5, 1, 2]
+    ax.set_xticks(ticks, [f"{t:g}".replace("-", "−") for t in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("gain that the claim says is positive [dB]")
+    ax.grid(axis="x", alpha=0.3)
+    return fig

@@ -1,0 +1,120 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 11 · Conclusions
+#
+# **Which rule for fusing the priors gives the best picture, and what of the two essays holds?**
+
+# %%
+import pandas as pd
+import torch
+from IPython.display import display
+
+from fusionlib import paper, zoo
+from fusionlib.paper import claims, conclusions, strategies
+
+_ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
+pd.set_option("display.max_colwidth", None, "display.max_rows", None)
+
+# %% tags=["parameters"]
+profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
+priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
+sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
+
+# %% [markdown]
+# ## The main table
+#
+# The headline: every single prior, the plain average, the field's own method, static weights, the essay's strategies
+# A, B and C, the closed form, its controls (one prior, the same gate), and networks trained on the same labels; with
+# the whole bank, and with the bank less the torus, the one prior that is near to the object. `delta_best_single` is
+# the gain over the single prior that is best on the labels. All other rows are in chapters 01 to 06.
+
+# %%
+out = paper.output(profile)
+found, lacking = zoo.available(priors)
+specs = conclusions.result_specs(profile, found, sky=sky)
+results = paper.headroom.table(specs, found)
+paper.write_table(results, "tab11_results", out)
+results.sort_values(["bank", "psnr"], ascending=False).round(3)
+
+# %%
+facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
+paper.save(paper.figures.forest, results, out, "fig11_results", **facts)
+
+# %% [markdown]
+# ## In pictures
+#
+# The first development images, from the truth to the oracle that picks the best prior for every pixel.
+
+# %%
+shown = conclusions.strip_specs(profile, found, sky)
+pictures = strategies.pictures(shown, paper.PROFILES[profile].n_show)
+paper.save(paper.figures.fig11_strip, pictures, out, **facts | {"split": "dev"})
+
+# %% [markdown]
+# ## What labels buy
+#
+# The in-domain ceiling is a denoiser trained on 10,000 simulated skies, in the same loop. `closed` is the share of the
+# way from the best single prior to it that a method goes with n labels, with its interval; it is left out where the
+# ceiling itself is not surely above the best single prior.
+
+# %%
+gap = conclusions.gap_table(profile, found, sky)
+paper.write_table(gap, "tab11_gap", out)
+if len(gap):
+    display(paper.save(paper.figures.fig11_efficiency, gap, out, **facts))
+gap.round(2)
+
+# %% [markdown]
+# ## The essay's table 1, measured
+#
+# The essay compares its three strategies in words. The same traits, as measured, at image resolution as it has them.
+
+# %%
+if profile != "smoke":
+    essay = conclusions.essay_table(profile, found, results, sky)
+    paper.write_table(essay, "tab11_essay", out)
+    display(essay)
+
+# %% [markdown]
+# ## What holds
+#
+# Each claim of the two essays as differences of PSNR that it says are positive. A claim *holds* where all of its
+# comparisons are above zero, with their 95 % intervals and after Holm's correction over all comparisons (Wilcoxon's
+# signed-rank test over images); it *holds* for some cases where these are; it *does not hold* where none is.
+
+# %%
+compared = claims.claim_table(profile, found, sky)
+paper.write_table(compared, "tab11_claims", out)
+parts = [claims.verdict_table(compared)]
+if profile != "smoke":
+    parts += [claims.size_claim(profile, found, sky), claims.patch_claims(profile)]
+verdicts = pd.concat(parts, ignore_index=True)
+paper.write_table(verdicts, "tab11_verdicts", out)
+verdicts.style.hide(axis="index").set_properties(**{"text-align": "left"})
+
+# %%
+if len(compared):
+    display(paper.save(paper.figures.fig11_claims, compared, out, **facts))
+
+# %% [markdown]
+# ## The checklist
+#
+# Everything that the two essays name: the tests that check it, and where the paper shows it.
+
+# %%
+checklist = claims.checklist_table()
+paper.write_table(checklist, "tab11_checklist", out)
+checklist.style.hide(axis="index").set_properties(**{"text-align": "left"})
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+paper.show(paper.provenance(chapter="11_conclusions", profile=profile, priors=found, sky=sky, split=facts["split"]))
