@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.datasets import augmented, turned
+from fusionlib.datasets import augmented
 from fusionlib.networks import Body, Denoiser
 from fusionlib.pnp import Physics
 
@@ -39,37 +39,42 @@ def starts(physics: Physics, y: Any) -> Tensor:
 
 
 def fit_end_to_end(
-    data: Sequence[tuple[Any, Tensor, Any]], *, steps: int, rate: float = 2e-3, decay: float = 1e-2, seed: int = 0
+    data: Sequence[tuple[Any, Tensor, Any]],
+    *,
+    steps: int,
+    rate: float = 2e-3,
+    decay: float = 1e-2,
+    batch: int = 16,
+    seed: int = 0,
 ) -> EndToEnd:
-    """Train on labelled images, and on their mirror images and quarter turns, observed anew by the same array.
+    """Train on labelled images varied as in `fit_denoiser`, each time observed anew by the array.
 
-    `data` are (interferometer, truth, y); AdamW, cosine rate, batches of 16, deterministic from the seed.
+    `data` are (interferometer, truth, y); AdamW, cosine rate, deterministic from the seed.
     """
-    inputs, truths = [], []
-    with torch.no_grad():
-        for physics, truth, y in data:
-            inputs.append(starts(physics, y))
-            truths.append(truth)
-            for k in range(1, 8):
-                image = turned(truth, k)
-                inputs.append(starts(physics, physics.observe(image, seed * 100 + k)))
-                truths.append(image)
-    start, truth = torch.cat(inputs), torch.cat(truths)
+    device, rng = data[0][1].device, torch.Generator().manual_seed(seed)
+    clean = [_unit_peak(truth) for _, truth, _ in data]
+    shares = torch.tensor([float(len(truth)) for truth in clean])
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        net = EndToEnd().to(truth.device)
+        net = EndToEnd().to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.99))
-    rng = torch.Generator().manual_seed(seed)
     for step in range(steps):
         warm, cool = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.param_groups[0]["lr"] = rate * warm * cool
-        chosen = torch.randint(len(truth), (16,), generator=rng).to(truth.device)
-        loss = (net(start[chosen]) - truth[chosen]).square().mean()
+        k = int(torch.multinomial(shares, 1, generator=rng))
+        truth, physics = augmented(clean[k], batch, rng, turns=True, shift=0.05).to(device), data[k][0]
+        with torch.no_grad():
+            start = starts(physics, physics.observe(truth, 1_000_000 * (seed + 1) + step))
+        loss = (net(start) - truth).square().mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
     return net.eval()
+
+
+def _unit_peak(truth: Tensor) -> Tensor:
+    return (truth / truth.amax((2, 3), keepdim=True)).cpu()
 
 
 def from_nothing(seed: int = 0) -> nn.Module:
@@ -89,7 +94,7 @@ def fit_denoiser(
     """
     net.requires_grad_(True).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=rate, betas=(0.9, 0.99))
-    rng, clean = torch.Generator().manual_seed(seed), (truth / truth.amax((2, 3), keepdim=True)).cpu()
+    rng, clean = torch.Generator().manual_seed(seed), _unit_peak(truth)
     low, high = (math.log(level) for level in LEVELS)
     for step in range(steps):
         warm, cool = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -2,15 +2,17 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from fusionlib import files
+from fusionlib import files, zoo
 
 PACKAGES = ("fusionlib", "torch", "numpy", "scipy", "pandas", "matplotlib", "torchmetrics", "papermill", "snakemake")
 
@@ -42,6 +44,9 @@ def provenance(**facts: Any) -> dict[str, Any]:
         **facts,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "device": device,
+        "processor": f"{torch.cpu.get_capabilities().get('cpu_name', 'unknown')}, {os.cpu_count()} cores",
+        "bfloat16": zoo.native_bfloat16(),
+        "date": datetime.now(UTC).date().isoformat(),
         "threads": torch.get_num_threads(),
         "code": files.code_hash("paper.experiment", "paper.figures", "paper.tables"),
         "weights": {p.name: files.sha256(p)[:16] for p in sorted(weights.glob("*"))},

@@ -38,7 +38,7 @@ GRID = {
     "rml": RML_GRID,
     "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
     "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,))),
-    "unet": (("steps", (600.0,)),),
+    "unet": (("steps", (1500.0,)),),
     "fitted_closures": (("sigma_max", (0.15,)), ("sigma_min", (0.01,)), ("lam", (0.3,))),
     "rml_closures": (("entropy", (1.0, 3.0, 10.0)), ("tv", (0.0,)), ("tsv", (10.0, 30.0)), ("l1", (0.0, 3.0))),
 }
@@ -81,7 +81,7 @@ PROFILES = {
         {
             **dict.fromkeys(("hqs", "fitted", "learned"), GRID["learned"]),
             "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (30.0,))),
-            "unet": (("steps", (1200.0,)),),
+            "unet": GRID["unet"],
         },
         (0, 0, 0),
         200,
@@ -97,7 +97,7 @@ PROFILES = {
         (1.0, 0.3, 0.1),
         3,
         STEPS,
-        GRID | {"unet": (("steps", (1500.0,)),)},
+        GRID,
         (16, 100, 100),
         200,
         60,

@@ -1,5 +1,10 @@
-"""Publish a finished run into figures/, notebooks/ and README.md: `python -m fusionlib.paper.publish quick`."""
+"""Publish a finished run into figures/, notebooks/ and README.md: `python -m fusionlib.paper.publish quick`.
 
+With `--scores` only what was computed so far goes into figures/scores, of a run that need not be finished.
+"""
+
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,6 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
+from PIL import Image
 
 from fusionlib import files
 from fusionlib.paper import classified, drawing, figures, style
@@ -19,6 +25,7 @@ from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.run import job_seconds, make_plan
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 KEPT = "scores"  # inside figures/: the published store
 LARGE = 400_000  # bytes
 LONG = 8.0  # seconds of a job
@@ -34,52 +41,68 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.id = f"cell-{number}"
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags" and v}
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
             for o in cell.outputs:
                 o.pop("metadata", None) if o.output_type == "stream" else o.update(metadata={})
+                if picture := o.get("data", {}).get("image/png"):
+                    o["data"]["image/png"] = _smaller(picture)
     return nbformat.reads(nbformat.writes(notebook).replace(f"{files.home()}/", ""), as_version=4)
 
 
-def results_markdown(table: pd.DataFrame, profile: str) -> str:
-    """The full-coverage rows for the README."""
-    p = profile_of(profile)
-    whole = table.query("coverage == 1.0 and method != 'best_single'").sort_values("psnr", ascending=False)
+def _smaller(picture: str) -> str:
+    """A PNG in base64 with a palette of 256 colours, a third of the size."""
+    image, out = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def results_markdown(table: pd.DataFrame, gap: pd.DataFrame, profile: str) -> str:
+    """The headline for the README: PSNR and the gain over the best single prior, by bank; how much of the gap to the
+    ceiling labels close; two pictures."""
+    p, banks = profile_of(profile), list(dict.fromkeys(table.bank))
     images, seeds = {"dev": "development", "test": "test"}[p.split], len(p.seeds)
+    by = {bank: {r["method"]: r for r in table[table.bank == bank].to_dict("records")} for bank in banks}
+    first = by[banks[0]]
+    some = first["average"]
+    best = ", ".join(f"{by[bank]['best_single']['psnr']:.2f} dB in `{bank}`" for bank in banks)
     lines = [
-        f"Profile `{profile}`: {whole.n_test.iloc[0]} {images} images, {whole.n_train.iloc[0]} labelled to tune on, "
-        f"{seeds} seed{'s' * (seeds > 1)}, full coverage; 95 % intervals. "
-        "Reference: the single prior that is best on the labelled images.",
+        f"Profile `{profile}`: {some['n_test']} {images} images, {some['n_train']} labels, "
+        f"{seeds} seed{'s' * (seeds > 1)}, full coverage; 95 % intervals over images{' and seeds' * (seeds > 1)}. "
+        f"Gains are over the single prior that is best on the labels: {best}.",
         "",
-        "| method | PSNR [dB] | against the reference | SSIM | PSNR at 20 µas [dB] | reduced χ² |",
-        "|---|---|---|---|---|---|",
+        f"| method | kind | PSNR in `{banks[0]}` [dB] | {' | '.join(f'gain in `{b}` [dB]' for b in banks)} "
+        "| SSIM | PSNR at 20 µas [dB] | χ² |",
+        "|---|---|---|" + "---|" * len(banks) + "---|---|---|",
     ]
-    for _, r in whole.iterrows():
-        delta = f"{r.delta_best_single:+.2f} ({r.delta_lo:+.2f} … {r.delta_hi:+.2f})"
-        delta = "the reference" if r.delta_lo == r.delta_hi == 0 else delta
-        scores = f"{r.psnr:.2f} ({r.psnr_lo:.2f} … {r.psnr_hi:.2f}) | {delta} | {r.ssim:.3f} | {r.psnr_blur:.1f}"
-        lines.append(f"| `{r.method}` | {scores} | {r.chi2_vis:.2f} |")
-    return "\n".join(lines)
+    for method, r in sorted(first.items(), key=lambda item: -item[1]["psnr"]):
+        if method != "best_single":
+            gains = " | ".join(_gain(by[bank].get(method)) for bank in banks)
+            scores = f"{r['ssim']:.3f} | {r['psnr_blur']:.1f} | {r['chi2_vis']:.2f}"
+            lines.append(f"| {style.label(method)} | {r['kind']} | {r['psnr']:.2f} | {gains} | {scores} |")
+    for bank, part in gap.dropna(subset="closed").groupby("bank", sort=False):
+        n = part.n_train.max()
+        told = [
+            f"{style.label(r['method'])} {r['closed']:.0%} ({r['closed_lo']:.0%} … {r['closed_hi']:.0%})"
+            for r in part[part.n_train == n].sort_values("closed", ascending=False).to_dict("records")
+        ]
+        lines += [
+            "",
+            f"Share of the gap to the in-domain ceiling that {n} labels close in `{bank}`: {'; '.join(told)}.",
+        ]
+    strip, efficiency = (
+        "Truth, dirty image and reconstructions side by side",
+        "Gain over the best single prior by labels",
+    )
+    return "\n".join(
+        [*lines, "", f"![{strip}](figures/fig11_strip.png)", "", f"![{efficiency}](figures/fig11_efficiency.png)"]
+    )
 
 
-def gains_markdown(table: pd.DataFrame) -> str:
-    """Gain of every fused, learned or controlled row over the best single prior, a column per bank, for the README."""
-    whole = table[(table.coverage == 1.0) & ~table.method.str.startswith("single:") & (table.method != "best_single")]
-    banks = list(dict.fromkeys(whole.bank))
-    best = table[(table.coverage == 1.0) & (table.method == "best_single")].set_index("bank").psnr
-    said = ", ".join(f"{best[bank]:.2f} dB in `{bank}`" for bank in banks)
-    head = " | ".join(f"gain in `{bank}` [dB]" for bank in banks)
-    lines = [f"The best single prior: {said}.", "", f"| method | kind | {head} |", "|---|---|" + "---|" * len(banks)]
-    by = {bank: whole[whole.bank == bank].set_index("method") for bank in banks}
-    for method in by[banks[0]].sort_values("delta_best_single", ascending=False).index:
-        cells = []
-        for bank in banks:
-            if method not in by[bank].index:
-                cells.append("")
-                continue
-            r = by[bank].loc[method]
-            cells.append(f"{r.delta_best_single:+.2f} ({r.delta_lo:+.2f} … {r.delta_hi:+.2f})")
-        lines.append(f"| {style.label(method)} | {by[banks[0]].kind[method]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _gain(r: dict | None) -> str:
+    if r is None:
+        return ""
+    same = r["delta_lo"] == r["delta_hi"] == 0
+    return "reference" if same else f"{r['delta_best_single']:+.2f} ({r['delta_lo']:+.2f} … {r['delta_hi']:+.2f})"
 
 
 def chapters_markdown(facts: dict[str, dict], profile: str) -> str:
@@ -115,10 +138,8 @@ def publish(profile: str) -> None:
         )
     for chapter in CHAPTERS:
         facts[chapter.name] = json.loads((run / f"{chapter.name}.json").read_text())
-    results = pd.read_csv(run / "tables" / "tab02_baselines.csv")
-    readme = fill((home / "README.md").read_text(), "results", results_markdown(results, profile))
-    strategies = pd.concat([pd.read_csv(run / "tables" / f"tab{n}_strategies.csv") for n in ("03", "04", "05")])
-    readme = fill(readme, "gains", gains_markdown(strategies.drop_duplicates(["bank", "coverage", "method"])))
+    results, gap = (pd.read_csv(run / "tables" / f"tab11_{name}.csv") for name in ("results", "gap"))
+    readme = fill((home / "README.md").read_text(), "results", results_markdown(results, gap, profile))
     readme = fill(readme, "chapters", chapters_markdown(facts, profile))
 
     with tempfile.TemporaryDirectory(dir=run) as folder:
@@ -193,7 +214,9 @@ def _tex(frame: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
+    scores_only = "--scores" in sys.argv
+    wanted_profile = next((a for a in sys.argv[1:] if not a.startswith("-")), "quick")
     try:
-        publish(sys.argv[1] if len(sys.argv) > 1 else "quick")
+        _publish_scores(files.home() / "figures" / KEPT, wanted_profile) if scores_only else publish(wanted_profile)
     except ValueError as error:
         sys.exit(f"error: {error}")
