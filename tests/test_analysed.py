@@ -45,6 +45,7 @@ def test_holm_is_bonferroni_for_the_least_and_keeps_the_order():
     assert np.allclose(analysed.holm(p), [0.09, 0.004, 0.09, 0.5])
 
 
+@pytest.mark.row(25)
 def test_cka_does_not_see_rotation_scale_or_shift():
     rng = torch.Generator().manual_seed(1)
     a, b = torch.randn(2, 20, 6, generator=rng)

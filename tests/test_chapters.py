@@ -1,6 +1,7 @@
 """Every chapter in the smoke profile, through the real runner, killed once on the way."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,12 @@ from fusionlib.paper.chapter import CHAPTERS
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
+    return fresh(tmp_path_factory.mktemp("home"))
+
+
+def fresh(path: Path) -> Path:
     """A fresh project folder; weights come from this machine's cache if they are there."""
-    real, path = files.home(), tmp_path_factory.mktemp("home")
+    real = files.home()
     shutil.copytree(real / "notebooks", path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))
     weights = real / "build" / "cache" / "weights"
     if weights.is_dir():
@@ -96,6 +101,30 @@ def test_a_lost_figure_is_made_again_and_a_parameter_is_not_forgotten(home):
     pd.read_csv(table).head(1).to_csv(table, index=False)  # somebody edits a result
     assert runner(home, "--only", "02").wait(timeout=200) == 0  # the plain run again
     assert "single:torus" in set(pd.read_csv(table).method)
+
+
+def test_killed_twice_and_resumed_elsewhere_from_the_store_alone_it_ends_with_the_same_tables(home, tmp_path):
+    given, chance = ("--only", "02", "-p", "priors=[identity,tv]"), random.Random(0)
+
+    def tables(where: Path) -> pd.DataFrame:
+        assert runner(where, *given).wait(timeout=400) == 0
+        found = sorted((where / "build" / "smoke" / "tables").glob("tab02_*.csv"))
+        return pd.concat([pd.read_csv(t).drop(columns="seconds", errors="ignore") for t in found])
+
+    place = fresh(tmp_path / "first")
+    for name in ("second", "third"):
+        run, wanted = runner(place, *given), chance.randint(1, 3)
+        while len(records(place)) < wanted and run.poll() is None:
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        after = fresh(tmp_path / name)
+        for store in ("build", "figures"):
+            if (place / store / "scores").exists():
+                shutil.copytree(place / store / "scores", after / "figures" / "scores", dirs_exist_ok=True)
+        place = after
+    assert list((place / "figures" / "scores").glob("*.npz"))
+    pd.testing.assert_frame_equal(tables(place), tables(home))
 
 
 def test_a_failing_chapter_is_kept_aside_and_reported(home):

@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import os
 import subprocess
@@ -5,10 +7,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from fusionlib import Interferometer, black_holes, files, hqs, lora, meta, metrics, routing, schedule, unroll
 from fusionlib.learn import Schedule
@@ -29,7 +33,7 @@ from fusionlib.paper import (
     tuned,
 )
 from fusionlib.paper.chapter import CHAPTERS, check_parameters
-from fusionlib.paper.publish import fill, gains_markdown, publish
+from fusionlib.paper.publish import clean, fill, publish, results_markdown
 from fusionlib.paper.run import main, make_plan
 from fusionlib.paper.tables import SCHEMA
 
@@ -378,19 +382,31 @@ def test_readme_blocks_are_filled_or_missed():
         fill(text, "y", "new")
 
 
-def test_the_readme_shows_gains_by_bank():
-    rows = [
-        ("main", "best_single", 0.0),
-        ("main", "closed_form", 0.1),
-        ("main", "unet", -1.0),
-        ("main", "single:tv", 0.0),
-    ]
-    rows += [("far", "best_single", 0.0), ("far", "closed_form", 1.0)]
+def test_the_readme_shows_the_headline_by_bank():
+    rows = [("main", "best_single", 0.0), ("main", "average", 0.1), ("main", "unet", -1.0), ("far", "best_single", 0.0)]
+    rows += [("far", "average", 1.0)]
     table = pd.DataFrame(rows, columns=["bank", "method", "delta_best_single"])
-    table = table.assign(coverage=1.0, psnr=30.0, kind="fused", delta_lo=-2.0, delta_hi=2.0)
-    lines = gains_markdown(table).splitlines()
-    assert "30.00 dB in `main`" in lines[0] and len(lines) == 6
-    assert lines[4].count("+") == 4 and "closed form" in lines[4] and lines[5].endswith("|  |")
+    table = table.assign(coverage=1.0, psnr=30.0, kind="fused", delta_lo=-2.0, delta_hi=2.0, n_test=32, n_train=12)
+    table = table.assign(ssim=0.9, psnr_blur=40.0, chi2_vis=1.0)
+    gap = pd.DataFrame({"bank": ["main", "far"], "method": "closed_form", "n_train": 120, "closed": [np.nan, 0.5]})
+    lines = results_markdown(table, gap.assign(closed_lo=0.4, closed_hi=0.6), "quick").splitlines()
+    assert lines[0].startswith("Profile `quick`: 32 development images, 12 labels, 1 seed") and "in `far`" in lines[0]
+    assert sum(line.startswith("| ") for line in lines) == 3 and any("+1.00 (-2.00 … +2.00)" in line for line in lines)
+    assert [line for line in lines if "Share" in line] == [next(line for line in lines if "50% (40% … 60%)" in line)]
+
+
+def test_pictures_of_notebooks_shrink_and_widgets_go():
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "png")
+    picture = base64.b64encode(out.getvalue()).decode()
+    cell = nbformat.v4.new_code_cell("1")
+    cell.outputs = [
+        nbformat.v4.new_output("display_data", {"image/png": picture}),
+        nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "Box()"}),
+    ]
+    (kept,) = clean(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert 100 < len(kept.data["image/png"]) < 0.6 * len(picture)
 
 
 def test_bad_job_says_what_is_wrong():

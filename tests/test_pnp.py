@@ -31,6 +31,7 @@ class Gaussian(nn.Module):
         return x * self.tau**2 / (self.tau**2 + sigma**2)
 
 
+@pytest.mark.row(3)
 @pytest.mark.parametrize("name", ["identity", "tv", "ffdnet"])
 def test_a_bank_of_one_is_that_prior_bit_for_bit(array, y, name):
     options = {"sigmas": schedule(0.3, 0.02, 5), "lam": 0.1}

@@ -298,6 +298,24 @@ def test_reduced_precision_is_used_where_the_processor_has_it(monkeypatch):
         assert isinstance(zoo.load("torus"), Reduced) == native
 
 
+def test_a_prior_of_ones_own_has_a_name_like_the_others(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from fusionlib.wrappers import Function\n\ndef half():\n    return Function(lambda x, s: x / 2)\n")
+    name = f"{path}:half"
+    _, z = noisy()
+    bank = zoo.bank(["identity", name])
+    assert torch.allclose(bank(z, 0.1)[1], z / 2) and zoo.available([name]) == ([name], {})
+    before = zoo.code(name)
+    path.write_text(path.read_text().replace("x / 2", "x / 3"))
+    assert zoo.code(name) != before  # results are named by what the file holds
+    for wrong, said in ((f"{path}:third", "AttributeError"), (f"{tmp_path}/none.py:half", "no file")):
+        with pytest.raises(ValueError, match=said):
+            zoo.load(wrong)
+    path.write_text("half = list\n")
+    with pytest.raises(ValueError, match="gives a list"):
+        zoo.load(name)
+
+
 def test_two_lines_make_a_prior():
     _, z = noisy()
     prior = wrappers.Function(lambda x, sigma: x / (1 + sigma.view(-1, 1, 1, 1)))

@@ -15,6 +15,7 @@ import nbformat
 import pytest
 import yaml
 from matplotlib.testing.compare import compare_images
+from nbconvert import HTMLExporter
 
 from fusionlib import files
 from fusionlib.paper import drawing, figures
@@ -69,10 +70,21 @@ def test_published_notebook_is_its_source_run(chapter):
     assert [c.source for c in cells] == [c.source for c in source.cells]
     code = [c for c in published.cells if c.cell_type == "code"]
     assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
-    assert (ROOT / "notebooks" / f"{chapter.name}.ipynb").stat().st_size < 2_000_000
+    assert (ROOT / "notebooks" / f"{chapter.name}.ipynb").stat().st_size < 1_000_000
     assert not re.search(r"[\"' >](/home|/root|/tmp|/work|/Users)/", nbformat.writes(published))
     assert "parameters" in [t for c in source.cells for t in c.metadata.get("tags", [])]
     assert set(chapter.budget) >= set(PROFILES) - {"wide"}  # which is of chapter 03 alone
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
+def test_published_notebook_shows_in_a_plain_viewer(chapter):
+    published = nbformat.read(ROOT / "notebooks" / f"{chapter.name}.ipynb", as_version=4)
+    assert "widgets" not in published.metadata
+    outputs = [o for c in published.cells if c.cell_type == "code" for o in c.outputs]
+    assert not any("widget" in kind for o in outputs for kind in o.get("data", {}))
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(published)
+    pictures = sum("image/png" in o.get("data", {}) for o in outputs)
+    assert pictures and page.count("<img") == pictures and f"{chapter.name[:2]} · " in page
 
 
 @pytest.mark.parametrize("facts", PUBLISHED, ids=lambda p: p.stem)

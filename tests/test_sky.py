@@ -55,6 +55,7 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> int:
     return sum(any(torch.equal(x, y) for y in b) for x in a)
 
 
+@pytest.mark.row(2)
 def test_splits_are_disjoint_and_seeds_draw_other_training_images(monkeypatch, tmp_path):
     monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
     monkeypatch.setattr(sky, "BLOCK", 2)

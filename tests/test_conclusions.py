@@ -1,0 +1,112 @@
+"""Chapter 11: what a verdict rests on, and that nothing the essays name is missing."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionlib import zoo
+from fusionlib.paper import ablations, claims, conclusions, specs
+from fusionlib.paper.checklist import CHECKLIST
+from fusionlib.paper.experiment import Spec
+from fusionlib.paper.profiles import PROFILES
+
+MAIN = zoo.BANKS["main"]
+PAPER = PROFILES["paper"]
+
+
+def test_the_headline_has_all_images_and_seeds_and_nothing_else_has():
+    found = conclusions.result_specs("paper")
+    assert {(s.n_test, s.n_train, s.split) for s in found} == {(1000, PAPER.n_train, "test")}
+    for bank in specs.banks_of(MAIN):
+        mine = Counter(s.method for s in found if s.priors in ((), bank) and not s.method.startswith("single:"))
+        wanted = set(specs.HEADLINE) - (set() if bank == MAIN else {"a:pixel"})
+        assert wanted <= set(mine) and set(mine.values()) == {3}
+    rest = [s for s in specs.strategy_specs("paper") if s.coverage == 1.0 and not specs.of_headline(s)]
+    rest += [s for s in ablations.ablation_specs("paper") if s.n_test != 1000]
+    assert {s.n_test for s in rest} == {PAPER.n_other} and {s.seed for s in rest} == {0}
+
+
+def test_every_comparison_has_two_sides_that_differ_in_what_it_names():
+    for claim in claims.claims("quick", MAIN):
+        for pair in claim.pairs:
+            one, other = claims.sides(pair, "quick", MAIN, "")
+            assert one and other and not set(one) & set(other), (claim.says, pair)
+            assert {s.method for s in one} == {pair.method.method}
+            alone = ("best_single", "unet", "denoiser")
+            if pair.minus.method not in alone and not pair.minus.without:
+                assert {s.priors for s in one} == {s.priors for s in other}
+            if pair.far:
+                assert not any("torus" in s.priors for s in one + other)
+
+
+def test_every_comparison_is_among_the_experiments_of_the_chapter():
+    there = set(conclusions.conclusion_specs("quick"))
+    for claim in claims.claims("quick", MAIN):
+        for pair in claim.pairs:
+            for side in claims.sides(pair, "quick", MAIN, ""):
+                assert set(side) <= there
+
+
+def test_differences_count_what_both_sides_have(monkeypatch):
+    worth = {"average": np.arange(12.0).reshape(2, 6), "a:image": np.ones((1, 4))}
+    monkeypatch.setattr(ablations, "_psnr", lambda found: worth[found[0].method])
+    one, other = (Spec(m, ("identity", "tv"), 1.0, 1, 1, "dev") for m in worth)
+    assert ablations.difference([one], [other]).tolist() == [[-1, 0, 1, 2]]
+
+
+def test_the_best_single_prior_is_that_of_the_labels(monkeypatch):
+    told = {"single:tv": 30.0, "single:torus": 31.0}
+    monkeypatch.setattr(ablations, "scores", lambda s: {"psnr_train": told[s.method]})
+    found = [Spec(m, (m.partition(":")[2],), 1.0, 1, 1, "dev", seed=k) for m in told for k in (0, 1)]
+    assert {s.method for s in ablations.best_of(found)} == {"single:torus"} and len(ablations.best_of(found)) == 2
+
+
+def test_verdicts_follow_intervals_and_holm():
+    rows = [
+        ("all", "x", 1.0, 0.5, 1.5, 0.01),
+        ("all", "y", 1.0, 0.5, 1.5, 0.01),
+        ("some", "x", 1.0, 0.5, 1.5, 0.01),
+        ("some", "y", 1.0, -0.5, 1.5, 0.01),
+        ("unsure", "x", 1.0, 0.5, 1.5, 0.20),
+        ("reverse", "x", -1.0, -1.5, -0.5, 0.01),
+    ]
+    table = pd.DataFrame(rows, columns=["claim", "where", "effect", "lo", "hi", "p_holm"])
+    told = claims.verdict_table(table.assign(essay="1", unit="dB", figure="f")).set_index("claim").verdict
+    assert told.to_dict() == {
+        "all": "holds",
+        "some": "holds x",
+        "unsure": "does not hold",
+        "reverse": "does not hold: the reverse does",
+    }
+
+
+def test_a_share_of_the_gap_is_a_ratio_of_means():
+    top = np.random.default_rng(0).normal(1.0, 0.2, (1, 200))
+    share, low, high = conclusions._share(0.5 * top, top)
+    assert share == pytest.approx(0.5) and low == pytest.approx(0.5) and high == pytest.approx(0.5)
+    share, low, high = conclusions._share(0.5 * top[:, ::-1], top)
+    assert share == pytest.approx(0.5) and low < 0.5 < high
+
+
+def test_nothing_that_the_essays_name_is_left_out():
+    assert [row for row, *_ in CHECKLIST] == list(range(1, 61))
+    tests = claims.tests_by_row()
+    only_said = {15}  # merging experts: there is nothing to run
+    assert set(range(1, 61)) - set(tests) == only_said
+    assert len(claims.checklist_table()) == 60
+
+
+@pytest.mark.row(29)
+def test_the_essays_table_has_a_number_in_every_cell(monkeypatch):
+    columns = {"delta_best_single": 0.1, "delta_lo": 0.0, "delta_hi": 0.2, "delta_worst": -1.0, "coverage": 1.0}
+    rows = [(bank, m) for bank in ("main", "far") for m in claims.ESSAY.values()]
+    results = pd.DataFrame(rows, columns=["bank", "method"]).assign(**columns, seconds=0.1, prior_calls=128)
+    gap = pd.DataFrame([("main", "a:image", 10, 0.1)], columns=["bank", "method", "n_train", "gain"])
+    monkeypatch.setattr(conclusions, "gap_table", lambda *_: gap)
+    monkeypatch.setattr(conclusions, "trained", lambda spec: 1000)
+    table = conclusions.essay_table("quick", MAIN, results)
+    cells = table[["A", "B", "C"]].to_numpy().ravel()
+    assert all(any(c.isdigit() for c in cell) or cell == "not run" for cell in cells)
+    assert (cells == "not run").sum() == 2  # B and C were not among the labels here
