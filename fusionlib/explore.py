@@ -6,6 +6,7 @@ a fresh process. The page of chapter 12 puts widgets around these.
 
 import copy
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -216,11 +217,22 @@ def truth(state: State) -> sky.Sky:
     """The sky of a state (which may differ in what the sky does not depend on)."""
     if not state.truth:
         return sky.black_holes(1, state.seed, x=0.0, y=0.0, **{name: getattr(state, name) for name in KERR})
-    path = Path(state.truth).expanduser()
-    if not path.exists():
-        raise ValueError(f"truth: there is no file or folder {path}")
-    found = sky.from_folder(path)
+    found = images(state.truth)
     return found[slice(state.seed % len(found.image), state.seed % len(found.image) + 1)]
+
+
+def images(path: str) -> sky.Sky:
+    """An image file, or a folder of them, as `sky.from_folder`."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ValueError(f"truth: there is no file or folder {place}")
+    if place.is_dir():
+        return sky.from_folder(place)
+    if place.suffix not in (".npy", ".npz", ".fits"):
+        raise ValueError(f"truth: {place} is no .npy, .npz or .fits image")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / place.name).symlink_to(place.resolve())
+        return sky.from_folder(folder)
 
 
 def _sky_of(state: State) -> State:
@@ -299,7 +311,7 @@ def lines(state: State) -> str:
     library's own parts."""
     fixed = ", ".join(f"{name}={getattr(state, name)!r}" for name in KERR)
     if state.truth:
-        scene = f"sky = from_folder({state.truth!r})\nk = {state.seed} % len(sky.image)\nsky = sky[k : k + 1]"
+        scene = f"sky = explore.images({state.truth!r})\nk = {state.seed} % len(sky.image)\nsky = sky[k : k + 1]"
     else:
         scene = f"sky = black_holes(1, {state.seed}, x=0.0, y=0.0, {fixed})"
     lam, regime = "" if state.algorithm == "pgd" else f", lam={state.lam!r}", ""
@@ -312,7 +324,6 @@ y = array.observe(sky.fine, {state.seed})"""
         regime, said = ", 'uncalibrated'", "array.chi2(found.image, y)"
     return f"""from fusionlib import black_holes, explore, metrics, schedule
 from fusionlib.pnp import {state.algorithm}
-from fusionlib.sky import from_folder
 
 {data}
 prior = explore.prior({state.strategy!r}, {state.priors!r}{regime})

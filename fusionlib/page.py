@@ -255,7 +255,7 @@ def _controls(s: State) -> dict[str, Any]:
 
     return {
         "truth": w.Text(
-            value=s.truth, placeholder="folder of images; empty: simulator", description="truth",
+            value=s.truth, placeholder="image or folder; empty: simulator", description="truth",
             continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
         ),
         "observation": w.Text(

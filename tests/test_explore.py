@@ -47,6 +47,8 @@ def test_weights_of_priors_that_are_off_go_to_the_others():
 def test_a_file_as_truth(tmp_path):
     np.save(tmp_path / "a.npy", black_holes(2, 9).fine[:, 0].numpy())
     one, other = (look(replace(PLAIN, truth=str(tmp_path), seed=k)) for k in (0, 1))
+    state = replace(PLAIN, truth=str(tmp_path / "a.npy"), seed=0)
+    assert look(state).psnr == one.psnr == pytest.approx(float(fresh(explore.lines(state))), abs=1e-6)
     assert metrics.psnr(*(torch.from_numpy(v.truth)[None, None] for v in (one, other))) < 40
 
 
@@ -56,6 +58,7 @@ def test_a_file_as_truth(tmp_path):
         ({"priors": ()}, "at least one"),
         ({"strategy": "closed"}, "there is no closed"),
         ({"truth": "/nowhere"}, "there is no file"),
+        ({"truth": __file__}, "is no .npy"),
         ({"observation": "/nowhere.uvfits"}, "observation: there is no file"),
         ({"sigma_min": 0.5}, "sigma_max >= sigma_min"),
         ({"noise": 0.0}, "positive"),

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, frame, sky_picture
+from fusionlib.paper.figures_ablations import fig07_labels
 
 
 def fig11_strip(data: Arrays) -> Figure:
@@ -35,31 +36,15 @@ def _title(method: str) -> str:
 
 
 def fig11_efficiency(data: pd.DataFrame) -> Figure:
-    """Rows of tab11_gap: the gain over the best single prior by labelled images, and the in-domain ceiling's."""
-    banks = list(dict.fromkeys(data.bank))
-    fig, axes = plt.subplots(1, len(banks), figsize=(style.WIDTH, 4.2), sharey=True, squeeze=False)
-    lines = {"denoiser": "s--", "finetuned": "^:", "unet": "P-."}  # beside their greys
-    for ax, bank in zip(axes[0], banks, strict=True):
-        here = data[data.bank == bank]
-        for method, part in here.groupby("method", sort=False):
-            part, colour = part.sort_values("n_train"), style.color(str(method))
-            line = lines.get(str(method), "o-")
-            ax.plot(part.n_train, part.gain, line, ms=3.5, lw=1.2, color=colour, label=style.label(str(method)))
-            ax.fill_between(part.n_train, part.lo, part.hi, color=colour, alpha=0.12, lw=0)
-        if here.ceiling.notna().any():
-            ax.axhline(here.ceiling.iloc[0], color="black", lw=1, ls="--", label=style.label("ceiling"))
-        ax.axhline(0, color="black", lw=0.6, ls=":")
-        numbers = sorted(set(data.n_train))
-        ax.set(xscale="log", xlabel="labelled images n", title=f"bank {bank}")
-        ax.set_xticks(numbers, [str(n) for n in numbers])
-        ax.minorticks_off()
-        ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("gain over the best single prior [dB]")
-    low = max(data.gain.min(), -3.0)
-    axes[0, 0].set_ylim(
-        low - 0.25, max(data.gain.max(), data.ceiling.max() if data.ceiling.notna().any() else 0) + 0.25
-    )
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    """Rows of tab11_gap: as `fig07_labels`, with the gain of the in-domain ceiling."""
+    fig = fig07_labels(data.rename(columns={"gain": "delta", "lo": "delta_lo", "hi": "delta_hi"}))
+    for ax, (_, here) in zip(fig.axes, data.groupby("bank", sort=False), strict=True):
+        ceiling = here.ceiling.iloc[0]
+        if np.isfinite(ceiling):
+            ax.axhline(ceiling, color="black", lw=1, ls="--")
+            ax.text(0.02, ceiling, "ceiling", transform=ax.get_yaxis_transform(), va="bottom", fontsize=7)
+            low, high = ax.get_ylim()
+            ax.set_ylim(low, max(high, ceiling + 0.25))
     return fig
 
 
