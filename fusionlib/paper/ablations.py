@@ -130,7 +130,16 @@ ABLATIONS = (
 SHOTS = (1, 5, 10)
 ADAPTED = {"MAML": "a_maml:image", "joint training": "a_joint:image", "from nothing": "a:image"}
 ZERO = {"MAML": "a_maml_zero:image", "joint training": "a_joint_zero:image"}
-LABELS = ("static_affine", "closed_form", "closed_single", "closed_levels", "denoiser", "finetuned", "unet")
+LABELS = (
+    "static_affine",
+    "closed_form",
+    "closed_turned",
+    "closed_single",
+    "closed_levels",
+    "denoiser",
+    "finetuned",
+    "unet",
+)
 ESSAY = ("a:image", "b:image", "c:image")  # the essay's strategies as it has them
 STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel")
 SMOKE = ("A1 head", "unseen prior", "harmful prior, average")

@@ -43,6 +43,8 @@ _META = (*_LEARNED, "conditions")
 def _variant(kind: str) -> tuple[str, ...]:
     """The functions behind one of `varied`."""
     maker: Any = varied.VARIANTS[kind]
+    if maker is varied.turned:
+        return ("turned", "closed_form", "closed", *_SOLVED)
     if maker.func is solved.closed_form:
         return ("closed_form", "closed", *_SOLVED)
     own = ("_correlation",) if kind == "mgpf_clustered" else ()
@@ -79,6 +81,8 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
 
 def _uses(kind: str) -> tuple[str, ...]:
     maker: Any = varied.VARIANTS[kind]
+    if maker is varied.turned:
+        return ("solve", "datasets")
     if maker.func is solved.closed_form:
         return ("solve",)
     if "course" in maker.keywords:
@@ -103,6 +107,7 @@ OWN: dict[str, tuple[Any, ...]] = {  # and constants
     "priced": (files.function_hash("zoo", "flops"),),
     "denoiser": (learned.STEPS,),
     "finetuned": (learned.STEPS,),
+    "closed_turned": (varied.TURNED,),
     "a_meta": (learned.NOISE, learned.WINDOW),
     "b_meta": (learned.NOISE, learned.WINDOW),
     **{kind: (learned.NOISE, learned.WINDOW) for kind in varied.VARIANTS if "conditions" in _FUNCTIONS[kind]},

@@ -1,6 +1,7 @@
 """The strategies with one thing changed each, for the ablations of chapter 07."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 
 from fusionlib import groups, oracles, sky, zoo
 from fusionlib.adapters import Residual
+from fusionlib.datasets import augmented
 from fusionlib.learn import Schedule
 from fusionlib.losses import Objective
 from fusionlib.meta import Course
 from fusionlib.paper.learned import Part, learned, strategy_a, strategy_c
-from fusionlib.paper.method import Method
+from fusionlib.paper.method import Data, Fitted, Method, Settings
 from fusionlib.paper.solved import closed_form
 from fusionlib.routing import Encoder, Linear, MultiGate, Pixels, Router, cosine_router
 
@@ -62,6 +64,27 @@ def grouped_by_error(priors: tuple[str, ...], cell: int | None, shared: int) -> 
     return MultiGate(groups.clustered(_correlation(priors), min(2, len(priors))), cell=cell), None
 
 
+TURNED = 96  # varied copies of the labelled images
+
+
+def turned(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """The closed form, fitted to the labelled images and to copies of them: turned, mirrored, moved, brighter or
+    fainter, and observed anew by the same array, as the networks that learn from labels see them."""
+    method = closed_form(argument, priors, steps, device)
+    learn = method.fit
+    assert learn is not None
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        rng, total, more = torch.Generator().manual_seed(0), sum(len(x) for _, x, _ in data), []
+        for array, x, _ in data:
+            clean = (x / x.amax((2, 3), keepdim=True)).cpu()
+            copies = augmented(clean, max(1, TURNED * len(x) // total), rng, turns=True, shift=0.05).to(x)
+            more.append((array, copies, array.observe(copies, 77)))
+        return learn(s, [*data, *more])
+
+    return replace(method, fit=fit)
+
+
 @cache
 def _correlation(priors: tuple[str, ...], n: int = 12, sigma: float = 0.1) -> Tensor:
     x = sky.split("train", n).image
@@ -98,5 +121,6 @@ VARIANTS: dict[str, Maker] = {
     "mgpf_clustered": partial(learned, grouped_by_error),
     "closed_average": partial(closed_form, policy="average"),
     "closed_white": partial(closed_form, policy="white"),
+    "closed_turned": turned,
     "closed_blind": partial(closed_form, without="context"),
 }
