@@ -42,14 +42,15 @@ def fit_end_to_end(
     data: Sequence[tuple[Any, Tensor, Any]],
     *,
     steps: int,
-    rate: float = 2e-3,
+    rate: float = 1e-3,
     decay: float = 1e-2,
     batch: int = 16,
     seed: int = 0,
 ) -> EndToEnd:
     """Train on labelled images varied as in `fit_denoiser`, each time observed anew by the array.
 
-    `data` are (interferometer, truth, y); AdamW, cosine rate, deterministic from the seed.
+    `data` are (interferometer, truth, y); AdamW, cosine rate (twice this rate, and it may never leave where it starts),
+    deterministic from the seed.
     """
     device, rng = data[0][1].device, torch.Generator().manual_seed(seed)
     clean = [_unit_peak(truth) for _, truth, _ in data]
