@@ -16,7 +16,7 @@ from fusionlib.paper.specs import HEADLINE, banks_of, strategy_specs
 from fusionlib.paper.tables import bank_name
 from fusionlib.zoo import BANKS
 
-STRIP = ("rml", "best_single", "a:pixel", "b:image", "c:image", "closed_form", "oracle:pixel")
+STRIP = ("rml", "best_single", "a:pixel", "b:image", "c:image", "closed_form", "unet", "oracle:pixel")
 
 
 def result_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:

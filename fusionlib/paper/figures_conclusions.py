@@ -15,7 +15,7 @@ def fig11_strip(data: Arrays) -> Figure:
     methods, count = [str(m) for m in data["method"]], len(data["truth"])
     columns = len(methods) + 2
     fig, axes = plt.subplots(
-        count, columns, figsize=(1.22 * columns, 1.32 * count + 0.85), squeeze=False, layout="constrained"
+        count, columns, figsize=(1.22 * columns, 1.25 * count + 0.85), squeeze=False, layout="constrained"
     )
     for k, row in enumerate(axes):
         shown = sky_picture(row[0], data["truth"][k], "")
@@ -32,7 +32,8 @@ def fig11_strip(data: Arrays) -> Figure:
 
 
 def _title(method: str) -> str:
-    return f"best: {style.short(method)}" if method.startswith("single:") else style.short(method).split(" (")[0]
+    name = style.short(method)
+    return f"best: {name}" if method.startswith("single:") else name.split(" (")[0].split(",")[0]
 
 
 def fig11_efficiency(data: pd.DataFrame) -> Figure:
