@@ -145,7 +145,7 @@ paper.save(
 #
 # The wide run: 300 labelled and 200 development images, one setting for every row (in the loop sigma from 0.2 to 0.02
 # and lambda 0.1), full coverage. It takes hours (`make wide`), so that its scores ship with the project; rows that were
-# not computed are not shown, and none before all single priors are: with the bank as it is now that is still to do.
+# not computed are not shown.
 
 # %%
 wide = strategies.known(paper.strategy_specs("wide", found, only=("a:pixel",), sky=sky))
@@ -168,9 +168,11 @@ if wide:
 # - Without it the best single prior is the galaxy network, a decibel below the ceiling. The closed form goes two thirds
 #   of that way, and the strongest control (that network alone, at six noise levels, under the same gate) nearly as far:
 #   with so few labels the differences between the priors are worth next to nothing. More labels help (chapter 07).
-# - And the same 12 labels do as much without fusing frozen priors: a denoiser trained from nothing on them, turned and
-#   shifted, and low-rank changes inside the priors (`lora`, two thousand times the parameters) are level with the
-#   closed form, the best prior fine-tuned is a little below. The end-to-end network needs more labels than these.
+# - And the same 12 labels do as much or more without fusing frozen priors. A network from the data straight to the
+#   image, trained on them turned, moved, brighter or fainter and observed anew, is level with the best fused rows where
+#   the torus is in the bank, and above all of them where it is not. A denoiser trained from nothing and low-rank changes
+#   inside the priors (`lora`, two thousand times the parameters) are level with the closed form there, the best prior
+#   fine-tuned is a little below.
 # - Weights that sum to one but are free of sign fail on single images where nothing bounds them. `gradient:pixel` keeps
 #   its logits within a half; the closed form counts from static weights and draws its features back to the ellipsoid of
 #   those it was fitted on. Its worst image (`delta_worst`) is about a decibel below the best single prior.

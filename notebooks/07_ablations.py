@@ -130,11 +130,12 @@ if profile != "smoke":
 # - A vote can use a prior that joins after the fit, for half of what it gains when fitted with it. Random subsets of
 #   the priors during the fit do not help with that.
 # - A prior that is always wrong harms the average, and nothing that is fitted.
-# - Scarce data are no argument for fusing. Without the torus, a denoiser trained from nothing on four labels, turned
-#   and shifted, is as good as the closed form with 12 to 40. But that goes on learning where the others stand still,
-#   and leads with 120: its priors then are worth half a decibel more than the best of them under the same gate
-#   (`closed_single`). With the torus in the bank they are worth nothing at any number. The end-to-end U-Net is
-#   trained for the same number of steps at every n here, too few to say where it overtakes.
+# - Scarce data are no argument for fusing. The end-to-end network, which sees the labels turned, moved, brighter or
+#   fainter and observed anew, is level with the closed form where the torus is in the bank, and above it at every number
+#   of labels where it is not; there a denoiser trained from nothing on four labels is as good as the closed form with 12
+#   to 40. But the closed form goes on learning where denoiser and static weights stand still, and with 120 its priors
+#   are worth half a decibel more than the best of them under the same gate (`closed_single`). With the torus in the bank
+#   they are worth nothing at any number.
 # - Meta-learned from other skies, strategy A is worse at the least coverage than fitted to the labels alone, be it
 #   one. Most of what it gains from labels it gains from the first.
 # - Brighter, fainter or moved, fitted gates stay above the average of the priors, least so at half the flux they were

@@ -293,9 +293,13 @@ def test_reduced_precision_costs_little_and_leaves_the_network_alone():
 
 
 def test_reduced_precision_is_used_where_the_processor_has_it(monkeypatch):
-    for native in (True, False):
-        monkeypatch.setattr(zoo, "native_bfloat16", lambda native=native: native)
-        assert isinstance(zoo.load("torus"), Reduced) == native
+    _, z = noisy()
+    full, prior = trained("torus").requires_grad_(False), zoo.load("torus")
+    monkeypatch.setattr(zoo, "FAST", False)
+    assert torch.equal(prior(z, 0.1), full(z, 0.1))
+    monkeypatch.setattr(zoo, "FAST", True)
+    assert torch.equal(prior(z, 0.1), Reduced(full)(z, 0.1)) and not torch.equal(prior(z, 0.1), full(z, 0.1))
+    assert list(prior.state_dict()) == list(Reduced(full).state_dict())  # what is fitted elsewhere fits here
 
 
 def test_a_prior_of_ones_own_has_a_name_like_the_others(tmp_path):
