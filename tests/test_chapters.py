@@ -55,7 +55,7 @@ def records(home: Path) -> dict[str, int]:
 
 def test_all_chapters_run_resume_after_a_kill_and_are_then_up_to_date(home):
     first = runner(home)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(records(home)) < 3 and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(first.pid, signal.SIGKILL)
@@ -64,17 +64,17 @@ def test_all_chapters_run_resume_after_a_kill_and_are_then_up_to_date(home):
     assert before
 
     second = runner(home)
-    said = second.communicate(timeout=1200)[0]
+    said = second.communicate(timeout=3000)[0]
     assert second.returncode == 0, said
     assert len(records(home)) > len(before)
     # a record whose job was killed between writing and returning may be made again; every other is left alone
     redone = [name for name, when in before.items() if records(home)[name] != when]
     assert len(redone) <= 2, redone
 
-    began = time.monotonic()
+    after = records(home)
     third = runner(home)
-    said = third.communicate(timeout=120)[0]
-    assert third.returncode == 0 and time.monotonic() - began < 60
+    said = third.communicate(timeout=600)[0]
+    assert third.returncode == 0 and records(home) == after
     assert said.count("up to date") == len(CHAPTERS), said
 
 
@@ -93,13 +93,13 @@ def test_chapters_leave_tables_figures_and_whole_notebooks(home):
 def test_a_lost_figure_is_made_again_and_a_parameter_is_not_forgotten(home):
     figure = home / "build" / "smoke" / "figures" / "fig00_sky.png"
     figure.unlink()
-    assert runner(home, "--only", "00").wait(timeout=120) == 0 and figure.exists()
+    assert runner(home, "--only", "00").wait(timeout=600) == 0 and figure.exists()
     with_parameter = runner(home, "--only", "02", "-p", "priors=[identity,tv]")
-    assert with_parameter.wait(timeout=200) == 0
+    assert with_parameter.wait(timeout=900) == 0
     table = home / "build" / "smoke" / "tables" / "tab02_baselines.csv"
     assert set(pd.read_csv(table).method) == {"single:identity", "single:tv", "average", "rml", "best_single"}
     pd.read_csv(table).head(1).to_csv(table, index=False)  # somebody edits a result
-    assert runner(home, "--only", "02").wait(timeout=200) == 0  # the plain run again
+    assert runner(home, "--only", "02").wait(timeout=900) == 0  # the plain run again
     assert "single:torus" in set(pd.read_csv(table).method)
 
 
@@ -107,7 +107,7 @@ def test_killed_twice_and_resumed_elsewhere_from_the_store_alone_it_ends_with_th
     given, chance = ("--only", "02", "-p", "priors=[identity,tv]"), random.Random(0)
 
     def tables(where: Path) -> pd.DataFrame:
-        assert runner(where, *given).wait(timeout=400) == 0
+        assert runner(where, *given).wait(timeout=900) == 0
         found = sorted((where / "build" / "smoke" / "tables").glob("tab02_*.csv"))
         return pd.concat([pd.read_csv(t).drop(columns="seconds", errors="ignore") for t in found])
 
@@ -132,7 +132,7 @@ def test_a_failing_chapter_is_kept_aside_and_reported(home):
     good = chapter.read_text()
     chapter.write_text(good.replace("out = paper.output(profile)", "raise ValueError('the sky fell')"))
     run = runner(home, "--only", "00")
-    said = run.communicate(timeout=120)[0]
+    said = run.communicate(timeout=600)[0]
     chapter.write_text(good)
     assert run.returncode == 1 and "the sky fell" in said and "FAILED, see build/smoke/notebooks/00" in said
     kept = home / "build" / "smoke" / "notebooks"
@@ -152,7 +152,7 @@ def test_own_images_and_coverage_run_through(home, tmp_path):
     pd.DataFrame({"u": [1e9, 2e9, 5e9], "v": [0, 1e9, 4e9], "sigma": 0.01}).to_csv(coverage, index=False)
     given = ("-p", f"sky={images}", "-p", f"observation={coverage}", "-p", "priors=[identity,tv]")
     run = runner(home, "--only", "00", "--only", "02", *given)
-    said = run.communicate(timeout=400)[0]
+    said = run.communicate(timeout=900)[0]
     assert run.returncode == 0, said
     table = pd.read_csv(home / "build" / "smoke" / "tables" / "tab02_baselines.csv")
     assert set(table.coverage) == {1.0} and set(table.n_test) == {2}  # a tenth of twelve, rounded
