@@ -114,6 +114,7 @@ if len(compared):
 # - Without it fused priors win from a dozen labels on. The closed form, fitted along the trajectory it takes, is the best
 #   rule of those that leave the priors as they are; the essay's strategies at image resolution stay near the best
 #   single prior.
+# - But it is not their difference that wins: one prior at six noise levels under the same gate does as well.
 # - The premise that so few labels cannot train a network does not hold for this sky: from the data to the image, shown
 #   the same labels turned, moved, brighter or fainter and observed anew, it is level with the closed form where the
 #   torus is in the bank and above it where it is not.
