@@ -15,7 +15,7 @@ def fig11_strip(data: Arrays) -> Figure:
     methods, count = [str(m) for m in data["method"]], len(data["truth"])
     columns = len(methods) + 2
     fig, axes = plt.subplots(
-        count, columns, figsize=(1.22 * columns, 1.25 * count + 0.85), squeeze=False, layout="constrained"
+        count, columns, figsize=(1.22 * columns, 1.25 * count + 1.1), squeeze=False, layout="constrained"
     )
     for k, row in enumerate(axes):
         shown = sky_picture(row[0], data["truth"][k], "")
@@ -64,8 +64,8 @@ def fig11_claims(data: pd.DataFrame) -> Figure:
     ax.axvline(0, color="black", lw=0.6, ls=":")
     ax.set_yticks(range(len(claims)), [f"{claim}  ({essay})" for essay, claim in claims], fontsize=6.5)
     ax.set_ylim(len(claims) - 0.4, -0.6)
-    ax.set_xscale("symlog", linthresh=0.5)
-    ticks = [-2, -1, -0.5, 0, 0.5, 1, 2]
+    ax.set_xscale("symlog", linthresh=1)
+    ticks = [-1, -0.5, 0, 0.5, 1]
     ax.set_xticks(ticks, [f"{t:g}".replace("-", "−") for t in ticks])
     ax.minorticks_off()
     ax.set_xlabel("gain that the claim says is positive [dB]")
