@@ -169,10 +169,10 @@ if wide:
 #   of that way, and the strongest control (that network alone, at six noise levels, under the same gate) nearly as far:
 #   with so few labels the differences between the priors are worth next to nothing. More labels help (chapter 07).
 # - And the same 12 labels do as much or more without fusing frozen priors. A network from the data straight to the
-#   image, trained on them turned, moved, brighter or fainter and observed anew, is level with the best fused rows where
-#   the torus is in the bank, and above all of them where it is not. A denoiser trained from nothing and low-rank changes
-#   inside the priors (`lora`, two thousand times the parameters) are level with the closed form there, the best prior
-#   fine-tuned is a little below.
+#   image, trained on them turned, moved, brighter or fainter and observed anew, is level with the best fused rows
+#   where the torus is in the bank, and above all of them where it is not. A denoiser trained from nothing and
+#   low-rank changes inside the priors (`lora`, two thousand times the parameters) are level with the closed form
+#   there, the best prior fine-tuned is a little below.
 # - Weights that sum to one but are free of sign fail on single images where nothing bounds them. `gradient:pixel` keeps
 #   its logits within a half; the closed form counts from static weights and draws its features back to the ellipsoid of
 #   those it was fitted on. Its worst image (`delta_worst`) is about a decibel below the best single prior.

@@ -131,12 +131,13 @@ if profile != "smoke":
 #   the priors during the fit do not help with that.
 # - A prior that is always wrong harms the average, and nothing that is fitted.
 # - Scarce data are no argument for fusing. The end-to-end network, which sees the labels turned, moved, brighter or
-#   fainter and observed anew, is level with the closed form where the torus is in the bank, and above it at every number
-#   of labels where it is not; there a denoiser trained from nothing on four labels is as good as the closed form with 12
-#   to 40. The closed form goes on learning where denoiser and static weights stand still, more so if it is shown turned
-#   copies of its labels too.
-# - But what it learns does not come from the difference of the priors: the best of them alone, at six noise levels under
-#   the same gate (`closed_levels`), does as well from a dozen labels on, to within the intervals, in either bank.
+#   fainter and observed anew, is level with the closed form where the torus is in the bank, and above it at every
+#   number of labels where it is not; there a denoiser trained from nothing on four labels is as good as the closed
+#   form with 12 to 40. The closed form goes on learning where denoiser and static weights stand still, more so if it
+#   is shown turned copies of its labels too.
+# - But what it learns does not come from the difference of the priors: the best of them alone, at six noise levels
+#   under the same gate (`closed_levels`), does as well from a dozen labels on, to within the intervals, in either
+#   bank.
 # - Meta-learned from other skies, strategy A is worse at the least coverage than fitted to the labels alone, be it
 #   one. Most of what it gains from labels it gains from the first.
 # - Brighter, fainter or moved, fitted gates stay above the average of the priors, least so at half the flux they were
