@@ -62,6 +62,7 @@ rows: .venv/.installed-test  ## which test checks which row of what the two essa
 
 explore: .venv/.installed  ## the explorer as a page in the browser, for this machine alone
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[explore]'
+	@mkdir -p build
 	@test -e build/explorer.ipynb -a build/explorer.ipynb -nt notebooks/12_explorer.py || $(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output build/explorer.ipynb notebooks/12_explorer.py
 	@$(BIN)/voila build/explorer.ipynb --Voila.ip=127.0.0.1
 
