@@ -245,7 +245,7 @@ def test_closed_form_is_the_least_squares_fit():
     solved = torch.linalg.lstsq(columns.T, (sky - static).flatten().double(), **options).solution
     best = static + (solved @ columns).view_as(sky).float()
     apart, least = (ours - best).square().mean(), (best - sky).square().mean()
-    assert apart < 1e-6 * least and least < 0.95 * (static - sky).square().mean()
+    assert apart < 1e-5 * least and least < 0.95 * (static - sky).square().mean()
 
 
 @pytest.fixture(scope="module")
