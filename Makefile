@@ -21,7 +21,7 @@ BIN := .venv/bin
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
 
-wide: .venv/.installed  ## chapter 03 with 300 labels and 200 images, into build/wide (two hours; resumes)
+wide: .venv/.installed  ## chapter 03 with 300 labels and 200 images, into build/wide (three hours; resumes)
 	@$(BIN)/python -m fusionlib.paper.run wide --cores $(CORES) $(ARGS)
 
 paper: .venv/.installed  ## the same at the size of the paper, into build/paper (hours; resumes)

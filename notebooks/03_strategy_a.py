@@ -148,7 +148,7 @@ paper.save(
 # not computed are not shown.
 
 # %%
-wide = strategies.known(paper.strategy_specs("wide", found, only=("a:pixel",), sky=sky))
+wide = strategies.known(paper.strategy_specs("wide", found, sky=sky))
 if wide:
     table = paper.headroom.table(wide, found)
     paper.write_table(table, "tab03_wide", out)

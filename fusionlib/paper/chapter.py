@@ -13,7 +13,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from fusionlib import files
+from fusionlib import files, zoo
 from fusionlib.paper import specs
 from fusionlib.paper.ablations import ablation_specs
 from fusionlib.paper.conclusions import conclusion_specs
@@ -40,6 +40,12 @@ def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]
     return partial(specs.strategy_specs, only=names, all_coverages=all_coverages)
 
 
+def _strategy_a(profile: str, priors: Sequence[str] = zoo.BANKS["main"], **options: Any) -> list[Spec]:
+    """Chapter 03: strategy A and MGPF; in the wide run, which is this chapter's alone, all strategies."""
+    only = {} if profile == "wide" else {"only": ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image")}
+    return specs.strategy_specs(profile, priors, all_coverages=True, **only, **options)
+
+
 def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
     return []
 
@@ -50,9 +56,9 @@ CHAPTERS = [
     Chapter("02_baselines", specs.baseline_specs, {"smoke": 60, "quick": 240, "paper": 14400}),
     Chapter(
         "03_strategy_a",
-        _only("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image", all_coverages=True),
-        {"smoke": 120, "quick": 300, "wide": 4800, "paper": 14400},
-        partial(specs.strategy_specs, "wide", only=("a:pixel",)),
+        _strategy_a,
+        {"smoke": 120, "quick": 300, "wide": 10800, "paper": 14400},
+        partial(specs.strategy_specs, "wide"),
     ),
     Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 7200}),
     Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 7200}),

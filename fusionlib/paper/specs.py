@@ -99,10 +99,6 @@ NETWORKS = tuple(name for name in PRIORS if name not in ("identity", "tv"))
 CONTROLS = ("closed_single", "closed_levels")
 OURS = ("closed_form", "unrolled", "gradient:pixel")
 PARTIAL = (*CONTROLS, "closed_form")
-WIDE = (
-    *("ceiling", "average", "static_affine", "denoiser", "finetuned", "unet"),
-    *(*CONTROLS, "closed_form", "a:pixel"),
-)  # and single priors
 # endings of what smoke leaves out
 SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
 
@@ -153,8 +149,6 @@ def strategy_specs(
             rows += [replace(s, method=method, grid=p.grid[grid_of(method)], priors=members) for s in seeds]
     few = [s for s in rows if s.method == "static_affine" and s.coverage < 1]
     rows += [replace(s, method=method) for s in few for method in PARTIAL]
-    if profile == "wide":
-        rows = [s for s in rows if s.method in WIDE or s.method.startswith("single:")]
     return _sized(rows, profile)
 
 
