@@ -16,8 +16,9 @@
 # every prior, per image, per patch or per pixel. Top 1 and top 2 are the same gate with the rest cut off. MGPF puts
 # the priors that know no objects under one gate, those that do under another, and a third gate over the two. Beside
 # them stand gates of ours with weights free of sign: `gradient` (linear head, per pixel), `closed_form` (weights linear
-# in local features, by ridge regression: no gradient descent at all), and `unrolled`, the latter moved by gradients
-# through the last iterations of the loop.
+# in local features, by ridge regression: no gradient descent at all), `closed_union` (the same over the bank and, with
+# it, its prior that is best on the labels at five other noise levels), and `unrolled`, the closed form moved by
+# gradients through the last iterations of the loop.
 
 # %%
 import torch

@@ -23,6 +23,7 @@ from fusionlib.paper import (
     figures,
     headroom,
     learned,
+    methods,
     prior_of,
     save,
     score_table,
@@ -138,7 +139,9 @@ def test_a_method_that_learns_is_judged_on_images_it_did_not_learn_from(home, mo
     assert int(record["trainable"]) == 4 and str(record["kind"]) == "baseline" and int(record["prior_calls"]) == 4
 
 
-@pytest.mark.parametrize("method", ["single_identity", "noise_levels", "static_simplex", "oracle:affine", "oracle:8"])
+@pytest.mark.parametrize(
+    "method", ["single_identity", "noise_levels", "static_simplex", "closed_union", "oracle:affine", "oracle:8"]
+)
 def test_every_method_runs_and_oracles_win(home, method):
     bank = ("identity", "tv")
     grids = grid((0.1,), (0.02,))
@@ -431,3 +434,20 @@ def test_a_prior_may_join_after_the_fit_and_features_may_be_left_out():
     whole, blind = (solved.closed_form("image", names, 2, cpu, without=name) for name in ("", "context"))
     width = [method.fit(settings, data)["theta"].shape[2] for method in (whole, blind)]
     assert width[0] - width[1] == 2
+
+
+def test_the_union_is_the_bank_and_the_other_levels_of_its_best_prior():
+    array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
+    y, names = array.observe(sky.fine, 0), ("identity", "tv", "torus")
+    settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [(array, sky.image, y)]
+    method = solved.union("", names, 2, torch.device("cpu"))
+    fitted = method.fit(settings, data)
+    assert method.kind == "fused" and method.calls == 8 and fitted["still"].shape == (2, 8)
+    bank = method.prior(settings, fitted).bank
+    assert bank.names[:3] == names and [name.partition(" x ")[0] for name in bank.names[3:]] == ["torus"] * 5
+    mixed = torch.zeros(2, 8)
+    mixed[:, 2] = 1  # of the torus at the loop's own level alone: the prior itself, in the loop
+    alone = fitted | {"theta": torch.zeros_like(fitted["theta"]), "still": mixed}
+    single = methods.make("single:torus", ("torus",), 2, torch.device("cpu"))
+    image = method.run(settings, alone, array, y, None, None).image
+    torch.testing.assert_close(image, single.run(settings, {}, array, y, None, None).image)

@@ -100,7 +100,7 @@ ABLATIONS = (
     Ablation(
         "heterogeneity, closed form",
         "Do different priors win over one at several noise levels?",
-        _arms(one_prior="closed_levels", different_priors="closed_form"),
+        _arms(one_prior="closed_levels", different_priors="closed_form", both="closed_union"),
     ),
     Ablation(
         "unseen prior",
@@ -134,6 +134,7 @@ LABELS = (
     "static_affine",
     "closed_form",
     "closed_turned",
+    "closed_union",
     "closed_single",
     "closed_levels",
     "denoiser",

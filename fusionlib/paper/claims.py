@@ -93,6 +93,12 @@ def claims(profile: str, priors: Sequence[str]) -> list[Claim]:
         ),
         Claim(
             "1.3",
+            "Different priors add to one of them at six noise levels",
+            _both("closed_union", "closed_levels"),
+            "fig07_labels",
+        ),
+        Claim(
+            "1.3",
             "With scarce labels fusing beats a network from the data to the image",
             scarce("unet"),
             "fig11_efficiency",

@@ -20,6 +20,7 @@ MAKERS: dict[str, varied.Maker] = {
     "noise_levels": partial(solved.control, solved.static(False), solved.at_levels),
     "closed_single": partial(solved.control, solved.closed(), solved.with_identity),
     "closed_levels": partial(solved.control, solved.closed(), solved.at_levels),
+    "closed_union": solved.union,
     **{kind: partial(learned.learned, build) for kind, build in learned.PARTS.items()},
     "c": partial(learned.learned, learned.strategy_c, objective=varied.PEERS),
     "b_separate": partial(learned.learned, learned.strategy_b, separate=True),
@@ -64,6 +65,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "noise_levels": ("static", *_CONTROLS),
     "closed_single": ("closed", *_CONTROLS),
     "closed_levels": ("closed", *_CONTROLS),
+    "closed_union": ("union", "closed", *_SOLVED, "control", "best_single"),
     **{kind: (build.__name__, *_LEARNED) for kind, build in learned.PARTS.items()},
     "b_separate": ("strategy_b", *_LEARNED),
     "expert": ("expert", *_LEARNED),
@@ -93,7 +95,9 @@ def _uses(kind: str) -> tuple[str, ...]:
 USES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("static_simplex", "static_affine", "closed_form", "priced"), ("solve",)),
     "closed_expert": ("choice",),
-    **dict.fromkeys(("single_identity", "noise_levels", "closed_single", "closed_levels"), ("solve", "oracles")),
+    **dict.fromkeys(
+        ("single_identity", "noise_levels", "closed_single", "closed_levels", "closed_union"), ("solve", "oracles")
+    ),
     **dict.fromkeys((*learned.PARTS, "b_separate", "expert", "top", "top_p"), ("learn", "routing", "adapters")),
     **dict.fromkeys(("a_meta", "b_meta"), ("meta", "adapters", "families", "interferometer")),
     **{kind: _uses(kind) for kind in varied.VARIANTS},

@@ -49,14 +49,14 @@ from fusionlib.paper.experiment import (
 from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.specs import FITTED, LEARNED
+from fusionlib.paper.specs import CONTROLS, FITTED, LEARNED
 from fusionlib.paper.varied import VARIANTS
 from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
 GRADIENT = (*LEARNED, *(kind for kind in VARIANTS if not kind.startswith("closed")))
 LEARNING = {"unet": 500.0, "lora": 1000.0, "denoiser": 100.0, "finetuned": 100.0}  # seconds beside prior calls
-FITTED_KINDS = (*FITTED, *GRADIENT, *VARIANTS, "csnet", "closed_form", "closed_single", "closed_levels", "unet")
+FITTED_KINDS = (*FITTED, *GRADIENT, *VARIANTS, *CONTROLS, "closed_form", "closed_union", "csnet", "unet")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def estimate(plan: Plan) -> float:
     total = 0.0
     for text, _ in plan.jobs.values():
         s = Spec.from_dict(json.loads(text))
-        kind = s.method.partition(":")[0]
+        kind, n = s.method.partition(":")[0], max(len(s.priors), 1)
         for name in set(s.priors) - set(prior_seconds):
             prior_seconds[name] = milliseconds(zoo.load(name).to(device()), batch=8) / 1e3
         base = "rml" if kind == "rml" else "single:identity"
@@ -165,7 +165,7 @@ def estimate(plan: Plan) -> float:
             x, settings = torch.zeros(4, 1, NPIX, NPIX, device=device()), settings_grid(like)[0]
             timed = [method_of(like).run(settings, {}, array, y, x, None).seconds for _ in range(2)]
             rates[base, s.regime] = min(timed) / 16  # the first time more than once is done
-        calls = 7 / len(s.priors) if kind in ("noise_levels", "closed_levels") else 1.0
+        calls = {"noise_levels": 7, "closed_levels": 7, "closed_union": n + 5}.get(kind, n) / n
         rate = s.steps * (rates[base, s.regime] + calls * sum(prior_seconds[name] for name in s.priors))
         lists = len(COVERAGE[s.coverage]) if not s.observation else 1
         fits = kind in FITTED_KINDS

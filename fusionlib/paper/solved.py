@@ -1,6 +1,7 @@
 """The methods whose gates are solved for, without gradient descent, and the controls beside them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -174,3 +175,13 @@ def control(
         return found(s, fitted)
 
     return plugged(prior, steps, "control", len(bank_of(names[0])), fit)
+
+
+def union(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """The closed form over the bank and, beside it, its prior that is best on the labels at the other LEVELS."""
+
+    def bank_of(best: str) -> PriorBank:
+        levels = {f"{best} x {f}": NoiseLevels(zoo.load(best), f) for f in LEVELS if f != 1}
+        return PriorBank({name: zoo.load(name) for name in priors} | levels)
+
+    return replace(control(closed(), bank_of, argument, priors, steps, device), kind="fused")

@@ -49,10 +49,11 @@ def methods(bank: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
 
 
 FITTED = ("static_simplex", "static_affine", "single_identity", "noise_levels")
-ALONE = ("single_identity", "noise_levels", "closed_single", "closed_levels")  # controls, of one prior and the identity
+CONTROLS = ("closed_single", "closed_levels")
+ALONE = ("single_identity", "noise_levels", *CONTROLS, "closed_union")  # what needs a prior beside the identity
 HEADLINE = (  # beside the single priors
     *("average", "rml", "static_affine", "closed_single", "closed_levels", "denoiser", "finetuned", "unet", "ceiling"),
-    *("a:image", "a:pixel", "b:image", "c:image", "closed_form"),
+    *("a:image", "a:pixel", "b:image", "c:image", "closed_form", "closed_union"),
 )
 ORACLES = ("oracle:image", "oracle:affine", "oracle:8", "oracle:pixel")
 
@@ -96,8 +97,7 @@ SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora
 SUPERVISED = ("denoiser", "finetuned", "unet")
 NO_PRIORS = ("denoiser", "unet")
 NETWORKS = tuple(name for name in PRIORS if name not in ("identity", "tv"))
-CONTROLS = ("closed_single", "closed_levels")
-OURS = ("closed_form", "unrolled", "gradient:pixel")
+OURS = ("closed_form", "closed_union", "unrolled", "gradient:pixel")
 PARTIAL = (*CONTROLS, "closed_form")
 # endings of what smoke leaves out
 SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
