@@ -41,6 +41,12 @@ class Claim(NamedTuple):
     figure: str
 
 
+def whole(profile: str, sky: str) -> bool:
+    """Whether labels and claims follow the main table: not in smoke, nor on images of the user's, of which the essays
+    say nothing."""
+    return profile != "smoke" and not sky
+
+
 def _pair(where: str, method: str, minus: str, **case: Any) -> Pair:
     return Pair(where, Arm("", method), Arm("", minus), **case)
 
@@ -189,7 +195,7 @@ def claim_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
     after Holm over all of them.
     """
     rows, p = [], []
-    for claim in claims(profile, priors) if profile != "smoke" else ():
+    for claim in claims(profile, priors) if whole(profile, sky) else ():
         for pair in claim.pairs:
             if pair.far and len(banks_of(priors)) < 2:
                 continue

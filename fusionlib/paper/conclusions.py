@@ -9,7 +9,7 @@ import pandas as pd
 
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import Arm, arm_specs, best_of, difference, label_specs, like, reference_specs
-from fusionlib.paper.claims import ESSAY, claims, frozen, sides, trained
+from fusionlib.paper.claims import ESSAY, claims, frozen, sides, trained, whole
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import HEADLINE, banks_of, strategy_specs
@@ -26,17 +26,17 @@ def result_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: st
     return [s for s in found if s.coverage == 1.0 and (s.method in HEADLINE or s.method.startswith("single:"))]
 
 
-def _ceiling(profile: str, priors: Sequence[str], sky: str) -> list[Spec]:
-    """The ceiling beside the sweep over labels, with its setting of the loop; none for images of the user's."""
-    base, one = reference_specs(profile, priors, sky)[0], profile_of("wide").grid["learned"]
-    return [] if sky else [like(base, profile, "ceiling", (), grid=one)]
+def _ceiling(profile: str, priors: Sequence[str]) -> list[Spec]:
+    """The ceiling beside the sweep over labels, with its setting of the loop."""
+    base, one = reference_specs(profile, priors, "")[0], profile_of("wide").grid["learned"]
+    return [like(base, profile, "ceiling", (), grid=one)]
 
 
 def conclusion_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
-    """All experiments of chapter 11: the headline, the labels, and both sides of every claim; in smoke the headline."""
-    rows = [*result_specs(profile, priors, sky=sky), *strip_specs(profile, priors, sky, whole=True)]
-    if profile != "smoke":
-        rows += [*label_specs(profile, priors, sky), *_ceiling(profile, priors, sky)]
+    """All experiments of chapter 11: the headline; the labels and both sides of every claim where they follow it."""
+    rows = [*result_specs(profile, priors, sky=sky), *strip_specs(profile, priors, sky, singles=True)]
+    if whole(profile, sky):
+        rows += [*label_specs(profile, priors, sky), *_ceiling(profile, priors)]
         for claim in claims(profile, priors):
             rows += [s for pair in claim.pairs for side in sides(pair, profile, priors, sky) for s in side]
     return list(dict.fromkeys(rows))
@@ -45,12 +45,12 @@ def conclusion_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky
 def gap_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """bank, method, n_train, gain, lo, hi, ceiling, closed, closed_lo, closed_hi: the gain over the best single prior
     with n labels, and as a share of the ceiling's; NaN where the ceiling's own interval contains zero."""
-    specs, rows = label_specs(profile, priors, sky), []
+    specs, rows = label_specs(profile, priors, sky) if whole(profile, sky) else [], []
     columns = ["bank", "method", "n_train", "gain", "lo", "hi", "ceiling", "closed", "closed_lo", "closed_hi"]
     for bank in banks_of(priors) if specs else ():
         best = best_of([s for s in specs if s.method.startswith("single:") and s.priors[0] in bank])
-        top = difference(_ceiling(profile, priors, sky), best) if not sky else np.full((1, 1), np.nan)
-        real = not sky and bootstrap(top).lo > 0
+        top = difference(_ceiling(profile, priors), best)
+        real = bootstrap(top).lo > 0
         for s in specs:
             if not s.method.startswith("single:") and s.priors in ((), bank):
                 gain = difference([s], best)
@@ -113,13 +113,13 @@ def essay_table(profile: str, priors: Sequence[str], results: pd.DataFrame, sky:
     return pd.DataFrame(table)
 
 
-def strip_specs(profile: str, priors: Sequence[str], sky: str = "", *, whole: bool = False) -> list[Spec]:
-    """What the strip of pictures shows, in its order, first seed; `whole`: with every single prior."""
+def strip_specs(profile: str, priors: Sequence[str], sky: str = "", *, singles: bool = False) -> list[Spec]:
+    """What the strip of pictures shows, in its order, first seed; `singles`: with every single prior."""
     base, found = reference_specs(profile, priors, sky)[0], []
     for method in STRIP if profile != "smoke" else STRIP[:2]:
         if method == "best_single":
-            singles = [like(base, profile, f"single:{name}", (name,)) for name in priors]
-            found += singles if whole else best_of(singles)
+            alone = [like(base, profile, f"single:{name}", (name,)) for name in priors]
+            found += alone if singles else best_of(alone)
         elif method == "rml":
             found.append(replace(base, method="rml", priors=(), **_rml(profile)))
         else:
