@@ -42,8 +42,10 @@ def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]
 
 def _strategy_a(profile: str, priors: Sequence[str] = zoo.BANKS["main"], **options: Any) -> list[Spec]:
     """Chapter 03: strategy A and MGPF; in the wide run, which is this chapter's alone, all strategies."""
-    only = {} if profile == "wide" else {"only": ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image")}
-    return specs.strategy_specs(profile, priors, all_coverages=True, **only, **options)
+    if profile == "wide":
+        return specs.strategy_specs(profile, priors, **options)
+    only = ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image")
+    return specs.strategy_specs(profile, priors, only=only, all_coverages=True, **options)
 
 
 def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:
