@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from fusionlib import metrics, zoo
 from fusionlib.losses import collapse
+from fusionlib.metrics import bootstrap
+from fusionlib.paper.ablations import difference
 from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, store_paths, tuned
 from fusionlib.paper.method import Array
-from fusionlib.paper.tables import examples
+from fusionlib.paper.specs import banks_of
+from fusionlib.paper.tables import bank_name, examples
 
 
 def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> list[Spec]:
@@ -115,6 +118,26 @@ def size_table(specs: Sequence[Spec]) -> pd.DataFrame:
         rows.append((s.method, s.steps, trainable, frozen, trainable / frozen, trainable / s.steps / frozen))
     columns = ["method", "iterations", "trainable", "frozen", "ratio", "ratio_per_iteration"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def lead_table(specs: Sequence[Spec], priors: Sequence[str]) -> pd.DataFrame:
+    """n_train, bank, method, minus, delta, lo, hi: at full coverage, the best fused row of each bank less every other
+    row, image by image."""
+    rows = []
+    for bank in banks_of(priors):
+        found: dict[str, list[Spec]] = {}
+        for s in specs:
+            alone = s.method.startswith("single:") and s.priors[0] in bank
+            if s.coverage == 1.0 and (alone or s.priors in ((), bank)):
+                found.setdefault(s.method, []).append(s)
+        fused = [m for m, some in found.items() if str(scores(some[0])["kind"]) == "fused"]
+        if fused:
+            best = max(fused, key=lambda m: np.mean([scores(s)["psnr"].mean() for s in found[m]]))
+            for method in found.keys() - {best}:
+                gain = bootstrap(difference(found[best], found[method]))
+                rows.append((found[best][0].n_train, bank_name(bank), best, method, *gain))
+    table = pd.DataFrame(rows, columns=["n_train", "bank", "method", "minus", "delta", "lo", "hi"])
+    return table.sort_values(["bank", "delta", "minus"], ignore_index=True)
 
 
 def pictures(specs: Sequence[Spec], n: int) -> dict[str, np.ndarray]:
