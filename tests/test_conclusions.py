@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fusionlib import zoo
-from fusionlib.paper import ablations, claims, conclusions, specs
+from fusionlib.paper import ablations, claims, conclusions, specs, strategies
 from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import PROFILES
@@ -61,6 +61,34 @@ def test_the_best_single_prior_is_that_of_the_labels(monkeypatch):
     monkeypatch.setattr(ablations, "scores", lambda s: {"psnr_train": told[s.method]})
     found = [Spec(m, (m.partition(":")[2],), 1.0, 1, 1, "dev", seed=k) for m in told for k in (0, 1)]
     assert {s.method for s in ablations.best_of(found)} == {"single:torus"} and len(ablations.best_of(found)) == 2
+
+
+def test_the_lead_is_that_of_the_best_fused_row_over_every_other(monkeypatch):
+    level = {"closed_union": 33.0, "closed_form": 32.5, "unet": 34.0, "single:torus": 32.0}
+    images = np.random.default_rng(0).normal(0, 2, (1, 20))  # the same for every row: of a difference nothing is left
+
+    def told(s: Spec) -> dict:
+        fused = level.get(s.method, 30.0) + 1.0 * ("torus" not in s.priors) * (s.method == "closed_form") + images
+        return {"psnr": fused, "kind": "fused" if s.method in ("closed_union", "closed_form") else "other"}
+
+    for module in (strategies, ablations):
+        monkeypatch.setattr(module, "scores", told)
+    found = specs.strategy_specs("wide")
+    table = strategies.lead_table(found, MAIN).set_index(["bank", "minus"])
+    assert table.loc["main", "method"].eq("closed_union").all() and table.loc["far", "method"].eq("closed_form").all()
+    assert table.loc[("main", "unet"), "delta"] == pytest.approx(-1) and table.loc[("far", "unet"), "hi"] < 0
+    assert table.loc[("main", "single:torus"), "lo"] == pytest.approx(1) and ("far", "single:torus") not in table.index
+    assert len(table.loc["main"]) == len({s.method for s in found if s.priors in ((), MAIN) or len(s.priors) == 1}) - 1
+
+
+def test_on_images_of_ones_own_there_is_the_main_table_alone(tmp_path):
+    np.save(tmp_path / "stack.npy", np.random.default_rng(0).random((40, 64, 64)))
+    own, ours = conclusions.conclusion_specs("quick", sky=str(tmp_path)), conclusions.conclusion_specs("quick")
+    named = {s.method for s in own if not s.method.startswith("single:")}
+    assert named == set(specs.HEADLINE) - {"ceiling"} | {"oracle:pixel"} and {s.n_train for s in own} == {12}
+    assert len(own) < len(ours) / 3 and all(s.sky for s in own)
+    assert not len(claims.claim_table("quick", MAIN, str(tmp_path)))
+    assert not len(conclusions.gap_table("quick", MAIN, str(tmp_path)))
 
 
 def test_verdicts_follow_intervals_and_holm():
