@@ -66,7 +66,7 @@ def forest(data: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(part)), [style.label(m) for m in part.method])
         ax.set(title=f"bank {bank}", xlabel="gain [dB]")
         ax.set_xscale("symlog", linthresh=2)
-        ax.set_xticks([-6, -4, -2, -1, 0, 1, 2, 4], ["−6", "−4", "−2", "−1", "0", "1", "2", "4"])
+        ax.set_xticks([-6, -2, -1, 0, 1, 2, 4], ["−6", "−2", "−1", "0", "1", "2", "4"])
         ax.set_xlim(1.1 * min(-0.2, data.delta_lo.min()), 1.1 * max(0.2, data.delta_hi.max()))
         ax.margins(y=0.02)
         ax.minorticks_off()

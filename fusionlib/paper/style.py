@@ -90,7 +90,7 @@ LABELS = {
     "ceiling": "ceiling: trained on the sky",
     "closed_form": "closed form, pixel (ours)",
     "closed_turned": "closed form, turned labels (ours)",
-    "closed_union": "closed form, bank and levels (ours)",
+    "closed_union": "closed form, bank + levels (ours)",
     "unrolled": "closed form, unrolled (ours)",
     "gradient:pixel": "gradient, pixel (ours)",
     "closed_single": "closed form: best + identity",
