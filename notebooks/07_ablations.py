@@ -137,8 +137,8 @@ if profile != "smoke":
 #   is shown turned copies of its labels too.
 # - But what it learns does not come from the difference of the priors: the best of them alone, at six noise levels
 #   under the same gate (`closed_levels`), does as well from a dozen labels on, to within the intervals, in either
-#   bank. Both together (`closed_union`) begin to be better than either with some forty labels, and surely are with 300
-#   (chapter 03).
+#   bank. Up to 120 labels both together (`closed_union`) are not surely better than one prior at six levels; with 300
+#   they are, in either bank (chapter 03).
 # - Meta-learned from other skies, strategy A is worse at the least coverage than fitted to the labels alone, be it
 #   one. Most of what it gains from labels it gains from the first.
 # - Brighter, fainter or moved, fitted gates stay above the average of the priors, least so at half the flux they were
