@@ -37,7 +37,7 @@ test: .venv/.installed-test  ## lint, types, tests and every chapter in the smok
 	@$(BIN)/ruff check --quiet fusionlib tests notebooks
 	@$(BIN)/ruff format --quiet --check fusionlib tests notebooks
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' in ours, published weights in their own runtimes (an environment of its own)
 	@test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
