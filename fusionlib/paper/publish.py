@@ -111,7 +111,7 @@ def chapters_markdown(facts: dict[str, dict], profile: str) -> str:
         made = ", ".join(f"`{Path(m).stem}`" for m in facts[chapter.name]["made"])
         seconds = facts[chapter.name]["seconds"]
         specs = chapter.specs(profile)
-        jobs = sum(job_seconds(s) for s in {*specs, *map(tuning, specs)})
+        jobs = sum(job_seconds(s, published=True) for s in {*specs, *map(tuning, specs)})
         lines.append(f"| [{chapter.name}](notebooks/{chapter.name}.ipynb) | {made} | {jobs:.0f} s, {seconds:.0f} s |")
     return "\n".join(lines)
 
