@@ -61,7 +61,10 @@ class Explorer(w.VBox):
         self._lock, self._quiet = threading.Lock(), False
         self.controls = _controls(self.state)
         self.priors = {name: _check(name, name in self.state.priors) for name in found}
-        self.zoom = w.IntSlider(value=1, min=1, max=4, description="zoom", continuous_update=False)
+        self.zoom = w.IntSlider(
+            value=1, min=1, max=4, description="zoom", continuous_update=False, style=_LABEL,
+            layout=w.Layout(width="335px"),
+        )  # fmt: skip
         self.across = w.IntSlider(value=50, min=0, max=100, description="first | second", style=_LABEL)
         self.first, self.second = (w.Dropdown(options=[], description=name) for name in ("first", "second"))
         self.status = w.HTML()
@@ -201,8 +204,8 @@ class Explorer(w.VBox):
             return
         self.kept.append(self.view)
         frame = pd.DataFrame([{"run": k + 1, **row(view)} for k, view in enumerate(self.kept)])
-        self.table.value = frame[list(KEPT)].to_html(
-            index=False, border=0, justify="left", float_format="{:.4g}".format
+        self.table.value = _TABLE + frame[list(KEPT)].to_html(
+            index=False, border=0, classes="runs", float_format="{:.4g}".format
         )
         before = self.first.value or 0
         for control, chosen in ((self.first, before), (self.second, len(self.kept) - 1)):
@@ -237,6 +240,7 @@ class Explorer(w.VBox):
 
 
 _LABEL = {"description_width": "125px"}
+_TABLE = "<style>.runs td, .runs th {text-align: left !important; padding: 0 16px 0 0 !important}</style>"
 
 
 def _controls(s: State) -> dict[str, Any]:
@@ -255,11 +259,11 @@ def _controls(s: State) -> dict[str, Any]:
 
     return {
         "truth": w.Text(
-            value=s.truth, placeholder="image or folder; empty: simulator", description="truth",
+            value=s.truth, placeholder="image(s); empty: simulated", description="truth",
             continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
         ),
         "observation": w.Text(
-            value=s.observation, placeholder="UVFITS file; empty: simulated", description="observation",
+            value=s.observation, placeholder="UVFITS, CSV; empty: simulated", description="observation",
             continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
         ),
         "spin": slider("spin", 0.0, 0.98, 0.02),
