@@ -170,35 +170,37 @@ lead[lead.lo < 0.5].round(3)
 # In the quick profile, with its 12 labelled images:
 #
 # - Finer is better: per pixel above per patch above per image, by 0.3 dB with the torus in the bank and by 0.6 without.
-#   Strategy A per pixel is the surest of all rows: nowhere far below the best single prior.
+#   Strategy A per pixel is the surest of all fused rows: nowhere far below the best single prior.
 # - Meta-learning over geometric skies, other coverages and noise does not beat fitting to the labels alone.
 # - With the torus in the bank there is next to nothing to win by a better denoiser: the ceiling itself is level with
 #   the torus. What is gained there (static weights, `a:pixel`) the controls gain as well: it is not due to fusion. The
 #   shares of the gap in this bank are shares of nearly nothing.
 # - Without it the best single prior is the galaxy network, a decibel below the ceiling. The closed form goes two thirds
 #   of that way, and the strongest control (that network alone, at six noise levels, under the same gate) nearly as far:
-#   with so few labels the differences between the priors are worth next to nothing. More labels help (chapter 07).
+#   with so few labels the differences between the priors are worth little over a tenth of a decibel (`tab03_lead`).
+#   More labels help (chapter 07).
 # - And the same 12 labels do as much or more without fusing frozen priors. A network from the data straight to the
-#   image, trained on them turned, moved, brighter or fainter and observed anew, is level with the best fused rows
-#   where the torus is in the bank, and above all of them where it is not. A denoiser trained from nothing and
-#   low-rank changes inside the priors (`lora`, two thousand times the parameters) are level with the closed form
-#   there, the best prior fine-tuned is a little below.
-# - Weights that sum to one but are free of sign fail on single images where nothing bounds them. `gradient:pixel` keeps
+#   image, trained on them turned, moved, brighter or fainter and observed anew, is level with the best fused rows where
+#   the torus is in the bank, and above all of them where it is not. A denoiser trained from nothing and low-rank
+#   changes inside the priors (`lora`, over a thousand times the parameters) are level with the closed form there, the
+#   best prior fine-tuned is a little below.
+# - Weights that sum to one but are free of sign have to be bounded where they look at the image. `gradient:pixel` keeps
 #   its logits within a half; the closed form counts from static weights and draws its features back to the ellipsoid of
-#   those it was fitted on. Its worst image (`delta_worst`) is about a decibel below the best single prior.
+#   those it was fitted on. Its worst image (`delta_worst`) is 1.2 dB below the best single prior with the torus in the
+#   bank, 0.4 dB without.
 # - With 300 labels (the wide run) fusing pays. `closed_union`, the bank and the best prior's levels together, is the
 #   best row in both banks. `tab03_lead` tells it from the best single prior, static weights, both controls and the
 #   ceiling with intervals above zero; from the U-Net where the torus is in the bank, and without it the two are level.
 #   Either part of it alone is worse: different priors and noise levels each add what the other lacks.
 # - The essay's strategies gain little from 300 labels. At image resolution A, C, MGPF and both that are meta-learned
-#   are below the best single prior with the torus in the bank, and level with it without; B is a tenth of a decibel
-#   above it in the former and a third in the latter; A per pixel gains a tenth. What gains most are weights per pixel
-#   free of sign, above all in closed form; a last pass of that through the unrolled loop (`unrolled`) adds a few
+#   are below the best single prior with the torus in the bank, and within a tenth of a decibel of it without; B is a
+#   tenth above it in the former and a third in the latter; A per pixel gains a tenth. What gains most are weights per
+#   pixel free of sign, above all in closed form; a last pass of that through the unrolled loop (`unrolled`) adds two
 #   hundredths.
 # - How much there is to win is another matter. With the torus in the bank it stays near half a decibel: in this loop a
 #   denoiser trained on 10,000 skies of the very kind gains nothing over it. Without the torus it is over a decibel.
 # - Scans held out say little about which prior to trust: those weights are worse than the best single prior, at five
-#   times the cost.
+#   times the cost of the other gates.
 
 # %% [markdown]
 # ## Provenance
