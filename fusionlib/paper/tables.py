@@ -39,8 +39,9 @@ DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4, "mean": 3, "lo": 3, "hi": 3} |
 
 
 def bank_name(priors: Sequence[str]) -> str:
-    """The name of a bank, or its members joined by `+` where it has none (a prior left out, say)."""
-    return next((name for name, members in BANKS.items() if members == tuple(priors)), "+".join(priors))
+    """The name of a bank, or its members joined by `+` where it has none; own priors without their folder."""
+    joined = "+".join(Path(name).name for name in priors)
+    return next((name for name, members in BANKS.items() if members == tuple(priors)), joined)
 
 
 def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame:
