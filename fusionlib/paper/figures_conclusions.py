@@ -51,6 +51,7 @@ def fig11_efficiency(data: pd.DataFrame) -> Figure:
 
 def fig11_claims(data: pd.DataFrame) -> Figure:
     """Rows of tab11_claims: every comparison behind a claim; the claim holds where all of its points are blue."""
+    blue, orange, grey = "#0072B2", "#D55E00", "#999999"
     claims = list(dict.fromkeys(zip(data.essay, data.claim, strict=True)))
     fig, ax = plt.subplots(figsize=(style.WIDTH, 0.8 + 0.27 * len(claims)))
     for y, (essay, claim) in enumerate(claims):
@@ -58,7 +59,7 @@ def fig11_claims(data: pd.DataFrame) -> Figure:
         places = y + np.linspace(-0.28, 0.28, len(part)) if len(part) > 1 else [y]
         for place, row in zip(places, part.to_dict("records"), strict=True):
             sure = not row["p_holm"] >= 0.05
-            colour = "#0072B2" if row["lo"] > 0 and sure else "#D55E00" if row["hi"] < 0 and sure else "#999999"
+            colour = blue if row["lo"] > 0 and sure else orange if row["hi"] < 0 and sure else grey
             error = [[row["effect"] - row["lo"]], [row["hi"] - row["effect"]]]
             ax.errorbar(row["effect"], place, xerr=error, fmt="o", ms=2.5, lw=0.9, color=colour)
     ax.axvline(0, color="black", lw=0.6, ls=":")
@@ -70,4 +71,7 @@ def fig11_claims(data: pd.DataFrame) -> Figure:
     ax.minorticks_off()
     ax.set_xlabel("gain that the claim says is positive [dB]")
     ax.grid(axis="x", alpha=0.3)
+    words = {blue: "positive", orange: "negative", grey: "not told (95 % interval, Holm)"}
+    marks = [plt.Line2D([], [], color=c, marker="o", ms=2.5, lw=0.9, label=word) for c, word in words.items()]
+    fig.legend(handles=marks, loc="lower left", fontsize=6.5, frameon=False).set_in_layout(False)  # beside the axis
     return fig
