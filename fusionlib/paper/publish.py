@@ -195,7 +195,7 @@ def _publish_scores(folder: Path, profile: str) -> None:
             slow = slow or job_seconds(spec) > LONG
             kept |= {score} if slow or (folder / f"{score}.npz").exists() else set()
             kept |= set() if large else {fit.stem}
-        kept |= set(classified.keys(name)) if any(c.name == "09_pmoe" for c in chapters_of(name)) else set()
+        kept |= set(classified.keys(name)) if name in classified.SIZES else set()
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         if old.stem not in kept:
