@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,7 +21,7 @@ from PIL import Image
 from fusionlib import files
 from fusionlib.paper import classified, drawing, figures, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
-from fusionlib.paper.experiment import record_key, store_paths, tuning
+from fusionlib.paper.experiment import record_key, scores, store_paths, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.run import job_seconds, make_plan
@@ -105,7 +106,7 @@ def _gain(r: dict | None) -> str:
     return "reference" if same else f"{r['delta_best_single']:+.2f} ({r['delta_lo']:+.2f} … {r['delta_hi']:+.2f})"
 
 
-def chapters_markdown(facts: dict[str, dict], profile: str) -> str:
+def chapters_markdown(facts: dict[str, dict], profile: str, experiments: dict[str, int]) -> str:
     lines = [f"| chapter | makes | profile `{profile}`: its jobs, notebook |", "|---|---|---|"]
     for chapter in CHAPTERS:
         made = ", ".join(f"`{Path(m).stem}`" for m in facts[chapter.name]["made"])
@@ -113,7 +114,15 @@ def chapters_markdown(facts: dict[str, dict], profile: str) -> str:
         specs = chapter.specs(profile)
         jobs = sum(job_seconds(s, published=True) for s in {*specs, *map(tuning, specs)})
         lines.append(f"| [{chapter.name}](notebooks/{chapter.name}.ipynb) | {made} | {jobs:.0f} s, {seconds:.0f} s |")
-    return "\n".join(lines)
+    told = "; ".join(f"{where}: {count}" for where, count in experiments.items())
+    return "\n".join([*lines, "", f"Experiments were scored on: {told}."])
+
+
+def computed_on(profile: str) -> dict[str, int]:
+    """How many experiments of a profile each device and version of torch scored."""
+    specs = {spec for chapter in chapters_of(profile) for spec in chapter.specs(profile)}
+    records = [scores(spec) for spec in specs]
+    return dict(Counter(f"{r['device']}, torch {r['torch']}" for r in records).most_common())
 
 
 def fill(text: str, block: str, content: str) -> str:
@@ -140,7 +149,8 @@ def publish(profile: str) -> None:
         facts[chapter.name] = json.loads((run / f"{chapter.name}.json").read_text())
     results, gap = (pd.read_csv(run / "tables" / f"tab11_{name}.csv") for name in ("results", "gap"))
     readme = fill((home / "README.md").read_text(), "results", results_markdown(results, gap, profile))
-    readme = fill(readme, "chapters", chapters_markdown(facts, profile))
+    experiments = computed_on(profile)
+    readme = fill(readme, "chapters", chapters_markdown(facts, profile, experiments))
 
     with tempfile.TemporaryDirectory(dir=run) as folder:
         stage = Path(folder)
@@ -163,7 +173,7 @@ def publish(profile: str) -> None:
         for chapter in CHAPTERS:
             notebook = clean(nbformat.read(run / "notebooks" / f"{chapter.name}.ipynb", as_version=4))
             nbformat.write(notebook, notebooks / f"{chapter.name}.ipynb")
-        write(stage / "manifest.json", {"profile": profile, "chapters": facts})
+        write(stage / "manifest.json", {"profile": profile, "experiments": experiments, "chapters": facts})
 
         target = home / "figures"
         target.mkdir(exist_ok=True)

@@ -50,7 +50,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
     Scores are means over images, scan lists and seeds. Intervals are 95 % bootstraps of images and seeds together;
     `delta_*` are paired differences to `best_single`: the single prior with the best PSNR on the training images, not
     on the images scored; `delta_worst` is the least of them over images and seeds. `seed` counts the seeds behind a
-    row's mean. A `best_single` row is added per coverage.
+    row's mean. `seconds` are of one CPU core, NaN where only a GPU was used. A `best_single` row is added per coverage.
     """
     rows = []
     for coverage in dict.fromkeys(s.coverage for s in specs):
@@ -86,7 +86,7 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
                     "chi2_vis": per_image(found, "chi2_vis").mean() if "chi2_vis" in found[0][1] else np.nan,
                     "trainable": int(found[0][1]["trainable"]),
                     "prior_calls": int(found[0][1]["prior_calls"]),
-                    "seconds": np.mean([float(r["seconds"]) for _, r in found]),
+                    "seconds": np.mean([float(r["seconds"]) for _, r in found if r["device"] == "cpu"] or [np.nan]),
                 }
             )
     return pd.DataFrame(rows, columns=list(SCHEMA))
