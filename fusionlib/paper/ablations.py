@@ -258,16 +258,18 @@ def best_of(specs: Sequence[Spec]) -> list[Spec]:
 
 def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """ablation, arm, method, bank, n_train, seeds, n_test, psnr, and the paired difference to the first arm with its
-    95 % interval."""
+    95 % interval, of the seeds and images that all arms have."""
     rows = []
     for a in ablations(profile, priors):
-        found = {arm: arm_specs(profile, priors, arm, sky) for arm in a.arms}
-        for arm, specs in found.items():
-            psnr, s = _psnr(specs), specs[0]
-            gain = bootstrap(difference(specs, found[a.arms[0]]))
+        specs = {arm: arm_specs(profile, priors, arm, sky) for arm in a.arms}
+        all_psnr = [_psnr(found) for found in specs.values()]
+        seeds, images = min(len(p) for p in all_psnr), min(p.shape[1] for p in all_psnr)
+        common = [p[:seeds, :images] for p in all_psnr]
+        for (arm, (s, *_)), psnr in zip(specs.items(), common, strict=True):
+            gain = bootstrap(psnr - common[0])
             rows.append(
                 {"ablation": a.name, "arm": arm.label, "method": arm.method, "bank": bank_name(s.priors)}
-                | {"n_train": s.n_train, "seeds": len(specs), "n_test": s.n_test, "psnr": psnr.mean()}
+                | {"n_train": s.n_train, "seeds": seeds, "n_test": images, "psnr": psnr.mean()}
                 | {"delta": gain.mean, "delta_lo": gain.lo, "delta_hi": gain.hi}
             )
     return pd.DataFrame(rows)

@@ -43,7 +43,8 @@ def fig11_efficiency(data: pd.DataFrame) -> Figure:
         ceiling = here.ceiling.iloc[0]
         if np.isfinite(ceiling):
             ax.axhline(ceiling, color="black", lw=1, ls="--")
-            ax.text(0.02, ceiling, "ceiling", transform=ax.get_yaxis_transform(), va="bottom", fontsize=7)
+            box = {"fc": "white", "alpha": 0.8, "pad": 0.5, "lw": 0}
+            ax.text(0.02, ceiling, "ceiling", transform=ax.get_yaxis_transform(), va="center", fontsize=7, bbox=box)
             low, high = ax.get_ylim()
             ax.set_ylim(low, max(high, ceiling + 0.25))
     return fig
@@ -66,7 +67,7 @@ def fig11_claims(data: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(claims)), [f"{claim}  ({essay})" for essay, claim in claims], fontsize=6.5)
     ax.set_ylim(len(claims) - 0.4, -0.6)
     ax.set_xscale("symlog", linthresh=1)
-    ticks = [-1, -0.5, 0, 0.5, 1]
+    ticks = [t for t in (-4, -2, -1, -0.5, 0, 0.5, 1, 2, 4) if data.lo.min() <= t <= data.hi.max()]
     ax.set_xticks(ticks, [f"{t:g}".replace("-", "−") for t in ticks])
     ax.minorticks_off()
     ax.set_xlabel("gain that the claim says is positive [dB]")

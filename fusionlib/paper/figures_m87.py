@@ -42,19 +42,25 @@ SOURCES = {"M87": "M87, 11 April 2017, low band", "twin": "simulated twin, same 
 def fig10_profiles(data: Arrays) -> Figure:
     """`source`, `method` as above, `profile_<source>` (M, 180) and `profile_truth` (180,): ridge over its mean."""
     sources, methods = [str(s) for s in data["source"]], [str(m) for m in data["method"]]
-    fig, axes = plt.subplots(1, len(sources), figsize=(style.WIDTH, 3.4), sharey=True, squeeze=False)
-    for ax, source in zip(axes[0], sources, strict=True):
-        profiles = data[f"profile_{source}"]
-        angle = np.arange(profiles.shape[1]) * (360 / profiles.shape[1])
-        for method, profile in zip(methods, profiles, strict=True):
-            ax.plot(angle, profile, lw=1.2, color=style.color(method), label=style.label(method))
-        if source == "twin":
-            ax.plot(angle, data["profile_truth"], "k--", lw=1.5, label="truth")
-        ax.set(title=SOURCES.get(source, source), xlabel="position angle, east of north [°]", xlim=(0, 360))
-        ax.set_xticks(range(0, 361, 90), ["0\nN", "90\nE", "180\nS", "270\nW", "360\nN"])
-    axes[0, 0].set_ylabel("ridge brightness / its mean")
-    handles, labels = axes[0, -1].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
+    alone = [m for m in methods if m.startswith("single:") or m in ("rml", "average")]
+    fused = [m for m in methods if m not in alone]
+    fig, axes = plt.subplots(
+        2, len(sources), figsize=(style.WIDTH, 5.0), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for column, source in zip(axes.T, sources, strict=True):
+        profiles = dict(zip(methods, data[f"profile_{source}"], strict=True))
+        for ax, part in zip(column, (alone, fused), strict=True):
+            for method in part:
+                angle = np.arange(len(profiles[method])) * (360 / len(profiles[method]))
+                ax.plot(angle, profiles[method], lw=1.2, color=style.color(method), label=style.label(method))
+            if source == "twin":
+                ax.plot(angle, data["profile_truth"], "k--", lw=1.5, label="truth")
+        column[0].set_title(SOURCES.get(source, source))
+        column[1].set(xlabel="position angle, east of north [°]", xlim=(0, 360))
+        column[1].set_xticks(range(0, 361, 90), ["0\nN", "90\nE", "180\nS", "270\nW", "360\nN"])
+    for ax, last in zip(axes[:, 0], axes[:, -1], strict=True):
+        ax.set_ylabel("ridge brightness / its mean")
+        last.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
     return fig
 
 

@@ -21,12 +21,13 @@ from PIL import Image
 from fusionlib import files
 from fusionlib.paper import classified, drawing, figures, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
-from fusionlib.paper.experiment import record_key, scores, store_paths, tuning
+from fusionlib.paper.experiment import read, record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.run import job_seconds, make_plan
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+CONCLUSIONS = "11_conclusions"
 KEPT = "scores"  # inside figures/: the published store
 LARGE = 400_000  # bytes
 LONG = 8.0  # seconds of a job
@@ -106,22 +107,24 @@ def _gain(r: dict | None) -> str:
     return "reference" if same else f"{r['delta_best_single']:+.2f} ({r['delta_lo']:+.2f} … {r['delta_hi']:+.2f})"
 
 
-def chapters_markdown(facts: dict[str, dict], profile: str, experiments: dict[str, int]) -> str:
-    lines = [f"| chapter | makes | profile `{profile}`: its jobs, notebook |", "|---|---|---|"]
+def chapters_markdown(facts: dict[str, dict], experiments: dict[str, int]) -> str:
+    lines = ["| chapter | makes | profile | its jobs, notebook |", "|---|---|---|---|"]
     for chapter in CHAPTERS:
         made = ", ".join(f"`{Path(m).stem}`" for m in facts[chapter.name]["made"])
-        seconds = facts[chapter.name]["seconds"]
+        seconds, profile = facts[chapter.name]["seconds"], facts[chapter.name]["profile"]
         specs = chapter.specs(profile)
         jobs = sum(job_seconds(s, published=True) for s in {*specs, *map(tuning, specs)})
-        lines.append(f"| [{chapter.name}](notebooks/{chapter.name}.ipynb) | {made} | {jobs:.0f} s, {seconds:.0f} s |")
+        told = f"`{profile}` | {jobs:.0f} s, {seconds:.0f} s"
+        lines.append(f"| [{chapter.name}](notebooks/{chapter.name}.ipynb) | {made} | {told} |")
     told = "; ".join(f"{where}: {count}" for where, count in experiments.items())
     return "\n".join([*lines, "", f"Experiments were scored on: {told}."])
 
 
-def computed_on(profile: str) -> dict[str, int]:
-    """How many experiments of a profile each device and version of torch scored."""
-    specs = {spec for chapter in chapters_of(profile) for spec in chapter.specs(profile)}
-    records = [scores(spec) for spec in specs]
+def computed_on(facts: dict[str, dict]) -> dict[str, int]:
+    """How many experiments behind the published chapters each device and version of torch scored."""
+    specs = {spec for chapter in CHAPTERS for spec in chapter.specs(facts[chapter.name]["profile"])}
+    found = [next((p for p in store_paths(record_key(spec)) if p.exists()), None) for spec in specs]
+    records = [read(path) for path in found if path]
     return dict(Counter(f"{r['device']}, torch {r['torch']}" for r in records).most_common())
 
 
@@ -134,27 +137,32 @@ def fill(text: str, block: str, content: str) -> str:
 
 
 def publish(profile: str) -> None:
-    """Raises ValueError when a chapter of the run is missing or failed; then nothing is changed."""
-    run, home = output(profile), files.home()
-    facts = {}
+    """The chapters of the run that are up to date; the others stay as they were published, of whatever profile.
+
+    Raises ValueError when there is none; then nothing is changed.
+    """
+    run, home, target = output(profile), files.home(), files.home() / "figures"
     if len(chapters_of(profile)) < len(CHAPTERS):
         raise ValueError(f"profile {profile} has some chapters only; publish quick or paper: its scores go with them")
-    plan = make_plan(profile, [], {})
-    if plan.jobs or plan.chapters:
-        left = [name for name, *_ in plan.chapters.values()]
+    left = {name for name, *_ in make_plan(profile, [], {}).chapters.values()}
+    ready = [chapter for chapter in CHAPTERS if chapter.name not in left]
+    manifest = target / "manifest.json"
+    facts = json.loads(manifest.read_text())["chapters"] if manifest.exists() else {}
+    if not ready or left - set(facts):
         raise ValueError(
-            f"profile {profile} is not up to date with the code and default parameters: {left} are to be run"
+            f"profile {profile} is not up to date with the code and default parameters: {sorted(left)} are to be run"
         )
-    for chapter in CHAPTERS:
+    for chapter in ready:
         facts[chapter.name] = json.loads((run / f"{chapter.name}.json").read_text())
-    results, gap = (pd.read_csv(run / "tables" / f"tab11_{name}.csv") for name in ("results", "gap"))
-    readme = fill((home / "README.md").read_text(), "results", results_markdown(results, gap, profile))
-    experiments = computed_on(profile)
-    readme = fill(readme, "chapters", chapters_markdown(facts, profile, experiments))
+    experiments = computed_on(facts)
+    readme = fill((home / "README.md").read_text(), "chapters", chapters_markdown(facts, experiments))
+    if CONCLUSIONS not in left:
+        results, gap = (pd.read_csv(run / "tables" / f"tab11_{name}.csv") for name in ("results", "gap"))
+        readme = fill(readme, "results", results_markdown(results, gap, profile))
 
     with tempfile.TemporaryDirectory(dir=run) as folder:
         stage = Path(folder)
-        wanted = {m for f in facts.values() for m in f["made"]}
+        wanted = {m for chapter in ready for m in facts[chapter.name]["made"]}
         for name in sorted(wanted):
             stem = Path(name).stem
             if name.startswith("tab"):
@@ -170,15 +178,14 @@ def publish(profile: str) -> None:
             plt.close(drawn)
         notebooks = stage / "notebooks"
         notebooks.mkdir()
-        for chapter in CHAPTERS:
+        for chapter in ready:
             notebook = clean(nbformat.read(run / "notebooks" / f"{chapter.name}.ipynb", as_version=4))
             nbformat.write(notebook, notebooks / f"{chapter.name}.ipynb")
-        write(stage / "manifest.json", {"profile": profile, "experiments": experiments, "chapters": facts})
+        write(stage / "manifest.json", {"experiments": experiments, "chapters": facts})
 
-        target = home / "figures"
         target.mkdir(exist_ok=True)
-        for old in target.iterdir():
-            if old.is_file():
+        for chapter in ready:
+            for old in target.glob(f"???{chapter.name[:2]}_*"):
                 old.unlink()
         for path in stage.iterdir():
             if path.is_file():
@@ -187,7 +194,9 @@ def publish(profile: str) -> None:
             shutil.move(str(path), home / "notebooks" / path.name)
     (home / "README.md").write_text(readme)
     _publish_scores(target / KEPT, profile)
-    print(f"published profile {profile}: {len(wanted)} figures and tables, {len(CHAPTERS)} notebooks, README.md")
+    print(f"published profile {profile}: {len(wanted)} figures and tables, {len(ready)} notebooks, README.md")
+    for name in sorted(left):
+        print(f"  {name} is not up to date; what is published of it stays, of profile {facts[name]['profile']}")
 
 
 def _publish_scores(folder: Path, profile: str) -> None:
