@@ -35,7 +35,7 @@ from fusionlib.paper import (
 )
 from fusionlib.paper.chapter import CHAPTERS, check_parameters
 from fusionlib.paper.publish import clean, fill, publish, results_markdown
-from fusionlib.paper.run import main, make_plan
+from fusionlib.paper.run import Plan, main, make_plan
 from fusionlib.paper.tables import SCHEMA
 
 SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2}
@@ -376,6 +376,43 @@ def test_figure_is_drawn_from_its_saved_data(tmp_path):
 def test_a_run_that_is_not_current_is_not_published(home):
     with pytest.raises(ValueError, match="profile smoke is not up to date"):
         publish("smoke")
+
+
+def test_chapters_that_are_up_to_date_are_published_the_others_stay(home, monkeypatch, capsys):
+    ready, out = "02_baselines", files.folder("build", "smoke")
+    others = [c.name for c in CHAPTERS if c.name != ready]
+    plan = Plan("smoke", {}, {name: (name, "{}", []) for name in others})
+    monkeypatch.setattr("fusionlib.paper.publish.make_plan", lambda *_: plan)
+    monkeypatch.setattr("fusionlib.paper.publish._publish_scores", lambda *_: None)  # tried by `make store`
+    published = {name: {"profile": "smoke", "seconds": 1, "made": {}} for name in others}
+    (home / "notebooks").unlink()
+    for folder in ("figures", "notebooks"):
+        (home / folder).mkdir()
+    for name in ("fig02_gone.png", "tab02_gone.csv", "fig01_stays.png"):
+        (home / "figures" / name).touch()
+    readme = "<!-- begin:results -->\nold\n<!-- end:results -->\n<!-- begin:chapters -->\n\n<!-- end:chapters -->\n"
+    (home / "README.md").write_text(readme)
+    with pytest.raises(ValueError, match="not up to date"):
+        publish("smoke")  # nothing to leave as it is
+    (home / "figures" / "manifest.json").write_text(json.dumps({"chapters": published}))
+
+    data = pd.DataFrame({"method": ["average"], "iteration": [1], "chi2": [9.0], "step": [1.0]})
+    save(figures.fig02_convergence, data, out, profile="smoke")
+    (out / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), out / "notebooks" / f"{ready}.ipynb")
+    facts = {"profile": "smoke", "seconds": 2, "made": {"fig02_convergence.png": ""}}
+    (out / f"{ready}.json").write_text(json.dumps(facts))
+    publish("smoke")
+    kept = {p.name for p in (home / "figures").iterdir()}
+    assert kept == {f"fig02_convergence.{s}" for s in ("csv", "json", "pdf", "png")} | {
+        "fig01_stays.png",
+        "manifest.json",
+    }
+    manifest = json.loads((home / "figures" / "manifest.json").read_text())
+    assert manifest["chapters"] == published | {ready: facts} and list(home.glob("notebooks/*"))
+    readme = (home / "README.md").read_text()
+    assert "old" in readme and "`fig02_convergence`" in readme and readme.count("`smoke`") == len(CHAPTERS)
+    assert capsys.readouterr().out.count("of it stays") == len(others)
 
 
 def test_readme_blocks_are_filled_or_missed():
