@@ -21,10 +21,12 @@ from PIL import Image
 from fusionlib import files
 from fusionlib.paper import classified, drawing, figures, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
+from fusionlib.paper.conclusions import strip_specs
 from fusionlib.paper.experiment import read, record_key, store_paths, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.run import job_seconds, make_plan
+from fusionlib.zoo import BANKS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CONCLUSIONS = "11_conclusions"
@@ -203,12 +205,14 @@ def _publish_scores(folder: Path, profile: str) -> None:
     """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's run
     and of the wide one, of the others those at partial coverage, of uncalibrated data and of jobs of more than LONG
     seconds; what chapter 09 trains. So a fresh checkout has less to compute. What is stale goes. Fits of more than
-    LARGE bytes (networks) stay here, their scores go instead."""
-    kept = set()
+    LARGE bytes (networks) stay here, their scores go instead, but for those that chapter 11 shows in pictures."""
+    kept, pictured = set(), set()
+    for name in ("quick", "paper"):
+        pictured |= {record_key(tuning(spec)) for spec in strip_specs(name, BANKS["main"])}
     for name in {profile, "quick", "wide", "paper"}:
         for spec in (s for chapter in chapters_of(name) for s in chapter.specs(name)):
             fit = store_paths(record_key(tuning(spec)))[0].with_suffix(".safetensors")
-            large = fit.exists() and fit.stat().st_size > LARGE
+            large = fit.exists() and fit.stat().st_size > LARGE and fit.stem not in pictured
             score = record_key(spec)
             slow = large or spec.coverage < 1 or spec.regime == "uncalibrated" or name in ("wide", "paper")
             slow = slow or job_seconds(spec) > LONG
