@@ -50,7 +50,8 @@ paper.save(paper.figures.forest, results, out, "fig11_results", **facts)
 # %% [markdown]
 # ## In pictures
 #
-# The first development images, from the truth to the oracle that picks the best prior for every pixel.
+# The first development images, from the truth to the oracle that picks the best prior for every pixel. Of strategy A
+# the form by pixel is shown, of the others the essay's.
 #
 # On images of your own the chapter ends here: what follows are claims on our sky (chapter 07 counts labels on any).
 
