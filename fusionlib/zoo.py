@@ -189,7 +189,7 @@ def flops(prior: nn.Module) -> int:
     if isinstance(prior, TotalVariation):
         return prior.iterations * 40 * NPIX**2
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        prior(torch.rand(1, 1, NPIX, NPIX), 0.1)
+        prior(torch.rand(1, 1, NPIX, NPIX).to(next(prior.parameters(), torch.empty(0))), 0.1)
     return int(counter.get_total_flops())
 
 

@@ -162,19 +162,20 @@ FEW = {
     "a_meta:image": META,
     "b_meta:image": META,
     "unrolled": {"fit_unrolled": partial(unroll.fit_unrolled, last=1, steps=2, batch=2)},
-    "denoiser": {"STEPS": {False: 3, True: 2}},
-    "finetuned": {"STEPS": {False: 3, True: 2}},
+    "denoiser": {},
+    "finetuned": {},
 }
 
 
 @pytest.mark.row(24, 26, 27, 35)
 @pytest.mark.parametrize("method", sorted(FEW))
 def test_slow_methods_fit_store_and_reconstruct(home, monkeypatch, method):
-    """Those that smoke leaves out, cut short: what a fit stores is what the scores are made with."""
+    """Those that learn for long, cut short: what a fit stores is what the scores are made with."""
     for name, short in FEW[method].items():
         monkeypatch.setattr({"fit_lora": learned.lora, "fit_unrolled": solved}.get(name, learned), name, short)
     bank = () if method == "denoiser" else ("identity", "torus")
-    spec = small(method, bank, n_train=4, coverage=0.3, grid=grid((0.1,), (0.02,)))
+    steps = (("steps", (3.0,)),) if method in ("denoiser", "finetuned") else ()
+    spec = small(method, bank, n_train=4, coverage=0.3, grid=(*grid((0.1,), (0.02,)), *steps))
     _, _, found = tuned(spec)
     record = scores(spec)
     assert np.isfinite(record["psnr"]).all() and (int(record["trainable"]) > 0) == bool(set(found) - {"best", "shared"})

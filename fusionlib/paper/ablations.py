@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 
 from fusionlib import metrics
+from fusionlib.baselines import COVERAGE
+from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores
+from fusionlib.paper.experiment import WINDOW, Spec, device, method_of, observed, scores, tuned
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.specs import NO_PRIORS, banks_of, baseline_specs, grid_of, of_headline
+from fusionlib.paper.specs import NO_PRIORS, SUPERVISED, banks_of, baseline_specs, grid_of, of_headline
 from fusionlib.paper.tables import bank_name, per_image
-from fusionlib.pnp import hqs, schedule
 from fusionlib.zoo import BANKS
 
 
@@ -142,7 +143,12 @@ LABELS = (
     "unet",
 )
 ESSAY = ("a:image", "b:image", "c:image")  # the essay's strategies as it has them
-STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel")
+STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel", "unet")
+TRAINING = {  # steps
+    "unet": (1000.0, 4000.0, 16000.0),
+    "denoiser": (600.0, 2400.0, 9600.0),
+    "finetuned": (200.0, 800.0, 3200.0),
+}
 SMOKE = ("A1 head", "unseen prior", "harmful prior, average")
 
 
@@ -210,7 +216,7 @@ def label_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec
     for bank in banks_of(priors):
         s = replace(reference_specs(profile, priors, sky)[0], priors=bank)
         rows += [
-            like(s, profile, method, bank, n_train=n, **({} if method == "unet" else {"grid": one}))
+            like(s, profile, method, bank, n_train=n, **({} if method in SUPERVISED else {"grid": one}))
             for n in numbers
             for method in compared
             if method != "unet" or n >= 10  # with fewer it learns them by heart
@@ -221,6 +227,18 @@ def label_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec
             if numbers
         ]
     return list(dict.fromkeys(rows))
+
+
+def training_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec]:
+    """The networks trained on labels, for more and more steps, on development images; paper profile, first seed."""
+    s = reference_specs(profile, priors, sky)[0]
+    return [
+        replace(like(s, profile, method, tuple(priors), n_train=n), split="dev", grid=(*grid, ("steps", (steps,))))
+        for method, numbers in (TRAINING if profile == "paper" else {}).items()
+        for grid in (tuple(part for part in profile_of(profile).grid[method] if part[0] != "steps"),)
+        for n in (10, 100, 1000)
+        for steps in numbers
+    ]
 
 
 def leave_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[str, list[Spec]]:
@@ -234,7 +252,7 @@ def ablation_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     """All experiments of chapter 07."""
     rows = [s for a in ablations(profile, priors) for arm in a.arms for s in arm_specs(profile, priors, arm, sky)]
     rows += [s for found in shot_specs(profile, priors, sky).values() for s in found]
-    rows += label_specs(profile, priors, sky)
+    rows += [*label_specs(profile, priors, sky), *training_specs(profile, priors, sky)]
     rows += [s for found in leave_specs(profile, priors, sky).values() for s in found]
     return list(dict.fromkeys(rows))
 
@@ -312,6 +330,15 @@ def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
     return pd.DataFrame(rows, columns=columns)
 
 
+def training_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """method, n_train, steps, psnr: of the networks trained on labels, on development images."""
+    rows = [
+        (s.method, s.n_train, int(dict(s.grid)["steps"][0]), _psnr([s]).mean())
+        for s in training_specs(profile, priors, sky)
+    ]
+    return pd.DataFrame(rows, columns=["method", "n_train", "steps", "psnr"])
+
+
 def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """prior, loss, lo, hi: what the closed form loses where a prior is not there."""
     found = leave_specs(profile, priors, sky)
@@ -319,31 +346,54 @@ def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
     return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])
 
 
+class Stress(NamedTuple):
+    """What a method meets that it was not fitted to: flux and noise in units of what it was, a shift in pixels, and a
+    share of the scans."""
+
+    flux: float = 1.0
+    move: int = 0
+    noise: float = 1.0
+    coverage: float = 1.0
+
+
 STRESSES = {
-    "as fitted": (1.0, 0),
-    "half the flux": (0.5, 0),
-    "twice the flux": (2.0, 0),
-    "moved 10 µas": (1.0, 4),
-    "moved 30 µas": (1.0, 12),
+    "as fitted": Stress(),
+    "half the flux": Stress(flux=0.5),
+    "twice the flux": Stress(flux=2.0),
+    "moved 10 µas": Stress(move=4),
+    "moved 30 µas": Stress(move=12),
+    "thrice the noise": Stress(noise=3.0),
+    "30 % of the scans": Stress(coverage=0.3),
+    "10 % of the scans": Stress(coverage=0.1),
 }
+
+
+def stress_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec]:
+    """What is stressed: the methods of STRESSED as chapters 03 to 05 fitted them at full coverage, first seed."""
+    s = reference_specs(profile, priors, sky)[0]
+    return [like(s, profile, m, tuple(priors)) for m in (STRESSED if profile != "smoke" else STRESSED[:1])]
 
 
 @torch.inference_mode()
 def stress_table(profile: str, priors: Sequence[str], n: int, sky: str = "") -> pd.DataFrame:
-    """stress, method, psnr, delta, lo, hi: `n` development images brighter, fainter or elsewhere than those of the fit;
-    PSNR of the image scaled and moved back, beside the average's."""
-    s = reference_specs(profile, priors, sky)[0]
-    array = arrays(s)[0]
-    truth, _ = observed(s, "dev", n, 0, array)
-    rows = []
-    for name, (flux, move) in STRESSES.items():
-        there = torch.roll(truth, (move, move), (2, 3)) * flux
-        y, found = array.observe(there, 99), {}
-        for method in STRESSED if profile != "smoke" else STRESSED[:1]:
-            prior, settings = prior_of(like(s, profile, method, tuple(priors)))
-            sigmas = schedule(settings["sigma_max"], settings["sigma_min"], s.steps)
-            image = hqs(y, array, prior, sigmas=sigmas, lam=settings["lam"]).image
-            found[method] = metrics.psnr(torch.roll(image, (-move, -move), (2, 3)) / flux, truth).cpu().numpy()
-        for method, psnr in found.items():
-            rows.append((name, method, psnr.mean(), *bootstrap(psnr - found["average"])))
+    """stress, method, psnr, delta, lo, hi: `n` development images under each of STRESSES; PSNR of the image scaled and
+    moved back, beside the average's. Nothing is fitted or tuned anew."""
+    specs, rows = stress_specs(profile, priors, sky), []
+    for name, (flux, move, noise, coverage) in STRESSES.items():
+        found: dict[str, list[np.ndarray]] = {}
+        lists = len(COVERAGE[coverage])
+        for draw in range(lists):
+            table = Interferometer.eht2017(coverage, draw).table
+            table = table.assign(sigma=table.sigma * noise)
+            array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
+            truth, _ = observed(specs[0], "dev", n, 0, array, slice(draw, None, lists))
+            y = array.observe(torch.roll(truth, (move, move), (2, 3)) * flux, 99 + draw)
+            for s in specs:
+                settings, _, fitted = tuned(s)
+                image = method_of(s).run(settings, fitted, array, y, truth, None).image
+                back = torch.roll(image, (-move, -move), (2, 3)) / flux
+                found.setdefault(s.method, []).append(metrics.psnr(back, truth).cpu().numpy())
+        all_psnr = {method: np.concatenate(parts) for method, parts in found.items()}
+        for method, psnr in all_psnr.items():
+            rows.append((name, method, psnr.mean(), *bootstrap(psnr - all_psnr["average"])))
     return pd.DataFrame(rows, columns=["stress", "method", "psnr", "delta", "lo", "hi"])

@@ -1,5 +1,7 @@
 """The figures of chapter 07."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -96,14 +98,14 @@ def fig07_leave(data: pd.DataFrame) -> Figure:
 def fig07_stress(data: pd.DataFrame) -> Figure:
     """Rows: stress, method, psnr, delta, lo, hi: the gain over the average of the priors."""
     stresses, methods = list(dict.fromkeys(data.stress)), [m for m in dict.fromkeys(data.method) if m != "average"]
-    fig, ax = plt.subplots(figsize=(style.WIDTH, 2.8))
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 3.0))
     for k, method in enumerate(methods):
         part = data[data.method == method].set_index("stress").loc[stresses]
         x = np.arange(len(stresses)) + 0.12 * (k - (len(methods) - 1) / 2)
         error = [part.delta - part.lo, part.hi - part.delta]
         ax.errorbar(x, part.delta, error, fmt="o", ms=5, color=style.color(method), label=style.label(method))
     ax.axhline(0, color="black", lw=0.6, ls=":")
-    ax.set_xticks(range(len(stresses)), stresses)
+    ax.set_xticks(range(len(stresses)), [textwrap.fill(str(s), 10) for s in stresses])
     ax.set_ylabel("gain over the average [dB]")
     ax.grid(axis="y", alpha=0.3)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)

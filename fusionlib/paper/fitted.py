@@ -109,8 +109,6 @@ USES: dict[str, tuple[str, ...]] = {
 
 OWN: dict[str, tuple[Any, ...]] = {  # and constants
     "priced": (files.function_hash("zoo", "flops"),),
-    "denoiser": (learned.STEPS,),
-    "finetuned": (learned.STEPS,),
     "closed_turned": (varied.TURNED,),
     "a_meta": (learned.NOISE, learned.WINDOW),
     "b_meta": (learned.NOISE, learned.WINDOW),

@@ -39,7 +39,6 @@ from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_no
 from fusionlib.trajectory import Policy
 
 WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
-STEPS = {False: 600, True: 200}  # of training a denoiser from nothing, and from a prior, with up to 100 images
 NOISE = (1.0, 2.0)  # thermal noise of the conditions of meta-learning, in units of the array's own
 PLAIN = ("identity", "tv", "ffdnet", "sr", "srmd", "dncnn")  # priors that know no objects
 
@@ -206,9 +205,7 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
     networks = [name for name in priors if any(True for _ in zoo.load(name).parameters())] if tuned else []
     if tuned and not networks:
         raise ValueError(f"finetuned: none of the priors {priors} is a network")
-    trained: dict[
-        tuple, Fitted
-    ] = {}  # white noise knows nothing of the loop's settings, so that these cost no training
+    trained: dict[tuple, Fitted] = {}  # white noise knows no settings of the loop, so that these cost no training
 
     def make(best: int) -> nn.Module:
         return (zoo.load(networks[best]) if tuned else from_nothing()).to(device)
@@ -216,10 +213,9 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
     def fit(s: Settings, data: Data) -> Fitted:
         best = best_single(s, data, networks, steps, device) if tuned else 0
         truth = torch.cat([x for _, x, _ in data])
-        key = (best, len(truth), float(truth.double().sum()))
+        key = (best, s["steps"], len(truth), float(truth.double().sum()))
         if key not in trained:
-            length = STEPS[tuned] * max(1, len(truth) // 100)
-            net = fit_denoiser(make(best), truth, steps=length, rate=3e-4 if tuned else 2e-3)
+            net = fit_denoiser(make(best), truth, steps=int(s["steps"]), rate=3e-4 if tuned else 2e-3)
             trained[key] = {name: value.half() for name, value in net.state_dict().items()}
         return trained[key] | {"best": torch.tensor(best)}
 

@@ -29,11 +29,12 @@ from fusionlib.sky import NPIX
 
 RML_PRIOR = (0.6, learned.WINDOW)  # its prior image: flux [Jy], width [microarcseconds]
 FOLDS = 4  # of scans, for weights by held-out visibilities
-HQS_SETTINGS, RML_SETTINGS, UNET_SETTINGS = (
-    ("sigma_max", "sigma_min", "lam"),
-    ("entropy", "tv", "tsv", "l1"),
-    ("steps",),
-)
+HQS_SETTINGS, RML_SETTINGS = ("sigma_max", "sigma_min", "lam"), ("entropy", "tv", "tsv", "l1")
+SETTINGS = {
+    "rml": RML_SETTINGS,
+    "unet": ("steps",),
+    **dict.fromkeys(("denoiser", "finetuned"), (*HQS_SETTINGS, "steps")),
+}
 
 
 def settings_of(name: str) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ def settings_of(name: str) -> tuple[str, ...]:
     kind = name.partition(":")[0]
     if kind not in MAKERS:
         raise ValueError(f"unknown method {name!r}; known are {sorted(MAKERS)}")
-    return {"rml": RML_SETTINGS, "unet": UNET_SETTINGS}.get(kind, HQS_SETTINGS)
+    return SETTINGS.get(kind, HQS_SETTINGS)
 
 
 def make(name: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:

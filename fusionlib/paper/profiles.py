@@ -32,13 +32,17 @@ class Profile:
 
 
 STEPS = {"hqs": 16, "closures": 30, "rml": 300}
+ONE: Grid = (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,)))
 GRID = {
     "hqs": HQS_GRID,
     "closures": (("sigma_max", (0.15, 0.3)), ("sigma_min", (0.01, 0.02)), ("lam", (0.1, 0.3, 1.0))),
     "rml": RML_GRID,
     "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
-    "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,))),
-    "unet": (("steps", (4000.0,)),),  # of 1000 and 4000; with 100 labels a decibel better on development images
+    "learned": ONE,
+    # steps of training, see tab07_training: more are better, and take hours
+    "unet": (("steps", (4000.0,)),),
+    "denoiser": (*ONE, ("steps", (9600.0,))),
+    "finetuned": (*ONE, ("steps", (200.0,))),
     "fitted_closures": (("sigma_max", (0.15,)), ("sigma_min", (0.01,)), ("lam", (0.3,))),
     "rml_closures": (("entropy", (1.0, 3.0, 10.0)), ("tv", (0.0,)), ("tsv", (10.0, 30.0)), ("l1", (0.0, 3.0))),
 }
@@ -58,6 +62,8 @@ PROFILES = {
             "fitted": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "unet": (("steps", (4.0,)),),
+            "denoiser": (*ONE, ("steps", (4.0,))),
+            "finetuned": (*ONE, ("steps", (4.0,))),
             "fitted_closures": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "rml_closures": (("entropy", (3.0,)), ("tv", (0.0,)), ("tsv", (10.0,)), ("l1", (3.0,))),
         },
@@ -81,7 +87,7 @@ PROFILES = {
         {
             **dict.fromkeys(("hqs", "fitted", "learned"), GRID["learned"]),
             "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (30.0,))),
-            "unet": GRID["unet"],
+            **{name: GRID[name] for name in ("unet", "denoiser", "finetuned")},
         },
         (0, 0, 0),
         200,

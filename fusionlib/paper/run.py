@@ -55,7 +55,7 @@ from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
 GRADIENT = (*LEARNED, *(kind for kind in VARIANTS if not kind.startswith("closed")))
-LEARNING = {"unet": 1200.0, "lora": 1000.0, "denoiser": 100.0, "finetuned": 100.0}  # seconds beside prior calls
+LEARNING = {"unet": 1200.0, "lora": 1000.0, "denoiser": 1200.0, "finetuned": 40.0}  # seconds beside prior calls
 FITTED_KINDS = (*FITTED, *GRADIENT, *VARIANTS, *CONTROLS, "closed_form", "closed_union", "csnet", "unet")
 
 

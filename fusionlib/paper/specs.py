@@ -98,9 +98,9 @@ SUPERVISED = ("denoiser", "finetuned", "unet")
 NO_PRIORS = ("denoiser", "unet")
 NETWORKS = tuple(name for name in PRIORS if name not in ("identity", "tv"))
 OURS = ("closed_form", "closed_union", "unrolled", "gradient:pixel")
-PARTIAL = (*CONTROLS, "closed_form")
+PARTIAL = (*CONTROLS, "closed_form", "unet")
 # endings of what smoke leaves out
-SLOW = (":8", ":pixel", "heldout", "lora", "denoiser", "finetuned", "_meta:image", "unrolled")
+SLOW = (":8", ":pixel", "heldout", "lora", "_meta:image", "unrolled")
 
 
 def strategy_specs(
@@ -148,7 +148,11 @@ def strategy_specs(
             members = () if method in NO_PRIORS else bank
             rows += [replace(s, method=method, grid=p.grid[grid_of(method)], priors=members) for s in seeds]
     few = [s for s in rows if s.method == "static_affine" and s.coverage < 1]
-    rows += [replace(s, method=method) for s in few for method in PARTIAL]
+    rows += [
+        replace(s, method=method, grid=p.grid[grid_of(method)], priors=() if method in NO_PRIORS else s.priors)
+        for s in few
+        for method in PARTIAL
+    ]
     return _sized(rows, profile)
 
 
@@ -227,7 +231,7 @@ def grid_of(method: str) -> str:
     kind = method.partition(":")[0]
     if kind in VARIANTS:
         return "fitted" if kind.startswith("closed") else "learned"
-    return {"unet": "unet", **dict.fromkeys(LEARNED, "learned")}.get(kind, "fitted")
+    return kind if kind in SUPERVISED else "learned" if kind in LEARNED else "fitted"
 
 
 LEARNED = (
