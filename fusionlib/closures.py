@@ -250,7 +250,9 @@ class Uncalibrated(nn.Module):
             curvature = j.mT @ j
             scale = curvature.diagonal(dim1=1, dim2=2)[:, None] * eye
             hessian = curvature + rho[:, :, None] * eye + damping[:, :, None] * scale
-            step = -torch.cholesky_solve(gradient[:, :, None], torch.linalg.cholesky(hessian))[:, :, 0]
+            factor, failed = torch.linalg.cholesky_ex(hessian)
+            step = -torch.cholesky_solve(gradient[:, :, None], factor)[:, :, 0]
+            step = torch.where(failed[:, None] == 0, step, 0.0)  # singular to rounding: damped more, tried again
             trial = self._objective(start, y, c + step, rho)
             better = active & (trial < value)
             c = torch.where(better, c + step, c)

@@ -10,6 +10,8 @@ import torch
 from fusionlib import networks, zoo
 from fusionlib.paper import ablations, methods, specs, varied
 from fusionlib.paper.ablations import ABLATIONS, HARMFUL, Arm, arm_specs
+from fusionlib.paper.method import Method
+from fusionlib.pnp import Reconstruction
 from fusionlib.routing import Linear, MultiGate
 
 MAIN = zoo.BANKS["main"]
@@ -93,3 +95,41 @@ def test_labels_and_leave_one_out_ask_for_what_they_say():
     without = arm_specs("quick", MAIN, Arm("", "c:image", "torus", HARMFUL))
     assert without[0].priors == (*(n for n in MAIN if n != "torus"), HARMFUL)
     assert replace(without[0], priors=MAIN) == arm_specs("quick", MAIN, Arm("", "c:image"))[0]
+
+
+def test_stress_changes_what_it_says_and_fits_nothing(monkeypatch):
+    """What a method is handed: its noise, its visibilities, and how bright the sky behind the data is."""
+    handed: dict[str, list] = {}
+    names = iter(name for name, s in ablations.STRESSES.items() for _ in range(1 if s.coverage == 1 else 3))
+
+    def run(settings, fitted, array, y, truth, start):
+        handed.setdefault(next(names), []).append((array.table, y, truth))
+        return Reconstruction(truth + 1e-3, {}, 0.0)
+
+    monkeypatch.setattr(ablations, "tuned", lambda spec: ({}, 0.0, {}))
+    monkeypatch.setattr(ablations, "method_of", lambda spec: Method(run, "baseline", 1))
+    table = ablations.stress_table("smoke", MAIN, 3)
+    assert set(table.stress) == set(handed) == set(ablations.STRESSES)
+    plain, y, _ = handed["as fitted"][0]
+    ratio = {name: float(parts[0][0].sigma.mean() / plain.sigma.mean()) for name, parts in handed.items()}
+    assert ratio.pop("thrice the noise") == pytest.approx(3)
+    assert [len(t) for t, _, _ in handed["10 % of the scans"]] < [len(t) for t, _, _ in handed["30 % of the scans"]]
+    assert all(sum(len(truth) for _, _, truth in parts) == 3 for parts in handed.values())
+    assert all(len(parts[0][0]) == len(plain) for name, parts in handed.items() if "scans" not in name)
+    bright = {name: float(parts[0][1].abs().mean() / y.abs().mean()) for name, parts in handed.items()}
+    assert bright["twice the flux"] == pytest.approx(2, abs=0.1)
+    assert bright["half the flux"] == pytest.approx(0.5, abs=0.1)
+    psnr = table.set_index("stress").psnr
+    assert (
+        psnr["as fitted"] == pytest.approx(60, abs=0.1) and psnr["moved 10 µas"] < 50
+    )  # the truth, moved back although it was not moved
+
+
+def test_longer_training_is_the_same_experiment_but_for_its_steps():
+    found = ablations.training_specs("paper", MAIN)
+    usual = {s.method: s.grid for s in ablations.label_specs("paper", MAIN)}
+    for s in found:
+        assert {name for name, _ in s.grid} == set(methods.settings_of(s.method))
+        assert [part for part in s.grid if part[0] != "steps"] == [p for p in usual[s.method] if p[0] != "steps"]
+        assert s.split == "dev"
+    assert {s.method for s in found if s.grid == usual[s.method]} == {"unet", "denoiser", "finetuned"}

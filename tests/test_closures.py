@@ -143,6 +143,14 @@ def test_images_do_not_mix(array, sky):
     assert torch.allclose(array.prox(z, y, 10.0)[1:2], array.prox(z[1:2], y[1:2], 10.0), atol=1e-8)
 
 
+def test_an_image_that_is_lost_takes_no_other_with_it(array, sky):
+    """A Hessian that cannot be factorised, here of an image that is not finite, is damped and not raised."""
+    y, z = array.observe(sky[:2], 0), sky[:2].flip(0).clone()
+    alone = array.prox(z[:1], y[:1], 10.0)
+    z[1] = torch.nan
+    assert torch.allclose(array.prox(z, y, 10.0)[:1], alone, atol=1e-8)
+
+
 def test_descent_lowers_the_misfit_of_every_image(array, sky):
     y = array.observe(sky, 0)
     z = array.start(y)
