@@ -89,9 +89,8 @@ paper.save(paper.figures.fig01_winners, headroom.winners(found, min(n_show, 4), 
 # Simple weights fitted on the labelled images (`static_*`: one weight per prior and iteration, on the simplex or free
 # of sign), controls that no gain should be confused with (`single_identity`: the best prior relaxed; `noise_levels`:
 # the best prior told six noise levels, and the identity), and oracles that see the truth and pick greedily: a prior per
-# image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel. In the quick profile all
-# of these choose among 4 settings of the loop, the others among 24; at partial coverage the labels are dealt out to
-# three lists of scans. `ceiling` is no method: a denoiser trained on 10,000 simulated skies of the very kind, what a
+# image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel. All of these choose among
+# 4 settings of the loop, the others among 24; at partial coverage the labels are dealt out to three lists of scans. `ceiling` is no method: a denoiser trained on 10,000 simulated skies of the very kind, what a
 # prior could be if there were labels without end.
 
 # %%
@@ -102,6 +101,21 @@ table[table.coverage == 1.0].round(3)
 
 # %%
 paper.save(paper.figures.forest, table, out, "fig01_headroom", **facts | {"split": specs[0].split})
+
+# %% [markdown]
+# ## What was learned
+#
+# In the paper's run, with 100 labelled images:
+#
+# - Denoising once, FFDNet and the torus are best, by noise level; in the loop the torus is, by a decibel. It is the one
+#   prior that has seen something like the sky.
+# - With it in the bank a pick per image has nothing to win, even with the truth in hand (0.02 dB). What can be won is
+#   1.1 dB by the best affine weights of each image or by a pick per patch of 8 pixels, and seven by a pick per pixel,
+#   which no rule without the truth will come near.
+# - Simple weights win nothing there (`static_affine` within 0.03 dB of the torus at full coverage). Without the torus
+#   they win 0.3 dB over the best single prior, the plain average loses as much.
+# - The ceiling of a single denoiser is 0.1 dB above the torus, and 1.2 above the best prior without it.
+# - It is the same at 7 and at 3 of 22 scans: knowing that the source is compact makes up for much of the coverage.
 
 # %% [markdown]
 # ## Provenance

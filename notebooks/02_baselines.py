@@ -101,6 +101,18 @@ paper.write_table(pairs, "tab02_pairs", out)
 pairs.round(3)
 
 # %% [markdown]
+# ## What was learned
+#
+# In the paper's run (1,000 test images, three seeds; 60 images at partial coverage):
+#
+# - The torus, the prior near the domain, is a decibel above all others. The plain average of all eight is 0.04 dB
+#   below the next best, galaxies: equal weights keep what the priors share and no more.
+# - RML is below five of the priors, a denoiser of photographs among them, and above the identity, faces and total
+#   variation. All pairs of methods are told apart.
+# - Blurred to what the array resolves, the average is second, and faces pass RML.
+# - With 3 of the 22 scans all methods lose, on the same images, between 0.2 and 0.7 dB; their order hardly changes.
+
+# %% [markdown]
 # ## Provenance
 
 # %%

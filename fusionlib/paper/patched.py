@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fusionlib import metrics, zoo
 from fusionlib.fusion import FusedPrior
+from fusionlib.paper.ablations import difference
 from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, settings_grid, tuned
 from fusionlib.paper.strategies import Run
-from fusionlib.paper.tables import bank_name, grouped, per_image, score_table
+from fusionlib.paper.tables import bank_name, score_table
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import in_patches, patch_share
 from fusionlib.sky import NPIX
@@ -164,14 +165,14 @@ def window_table(n: int, sides: Sequence[int] = (16, 32), repeats: int = 5) -> p
 
 
 def paired_gains(specs: Sequence[Spec], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """method, minus, bank, coverage, gain, lo, hi: paired, 95 % bootstraps of images and seeds together."""
+    """method, minus, bank, coverage, gain, lo, hi: paired, 95 % bootstraps of the images and seeds that both have."""
     rows = []
     for priors, coverage in dict.fromkeys((s.priors, s.coverage) for s in specs):
-        group = grouped([s for s in specs if s.priors == priors], coverage)
-        for fine, coarse in pairs:
-            if fine in group and coarse in group:
-                gain = metrics.bootstrap(per_image(group[fine], "psnr") - per_image(group[coarse], "psnr"))
-                rows.append((fine, coarse, bank_name(priors), coverage, *gain))
+        group = [s for s in specs if (s.priors, s.coverage) == (priors, coverage)]
+        for pair in pairs:
+            one, other = ([s for s in group if s.method == method] for method in pair)
+            if one and other:
+                rows.append((*pair, bank_name(priors), coverage, *metrics.bootstrap(difference(one, other))))
     return pd.DataFrame(rows, columns=["method", "minus", "bank", "coverage", "gain", "lo", "hi"])
 
 
