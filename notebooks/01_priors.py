@@ -90,8 +90,9 @@ paper.save(paper.figures.fig01_winners, headroom.winners(found, min(n_show, 4), 
 # of sign), controls that no gain should be confused with (`single_identity`: the best prior relaxed; `noise_levels`:
 # the best prior told six noise levels, and the identity), and oracles that see the truth and pick greedily: a prior per
 # image, the best affine weights per image, a prior per patch of 8 pixels, a prior per pixel. All of these choose among
-# 4 settings of the loop, the others among 24; at partial coverage the labels are dealt out to three lists of scans. `ceiling` is no method: a denoiser trained on 10,000 simulated skies of the very kind, what a
-# prior could be if there were labels without end.
+# 4 settings of the loop, the others among 24; at partial coverage the labels are dealt out to three lists of scans.
+# `ceiling` is no method: a denoiser trained on 10,000 simulated skies of the very kind, what a prior could be if there
+# were labels without end.
 
 # %%
 specs = paper.headroom_specs(profile, found, sky=sky)
