@@ -66,7 +66,7 @@ def forest(data: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(part)), [style.label(m) for m in part.method])
         ax.set(title=f"bank {bank}", xlabel="gain [dB]")
         ax.set_xscale("symlog", linthresh=4)
-        ticks = (-8, -6, *range(-4, 5), 6, 8)
+        ticks = (-8, *range(-4, 5), 8)
         ax.set_xticks(ticks, [f"{t}".replace("-", "−") for t in ticks])
         ax.set_xlim(1.1 * min(-0.2, data.delta_lo.min()), 1.1 * max(0.2, data.delta_hi.max()))
         ax.margins(y=0.02)
