@@ -105,7 +105,7 @@ def fig07_stress(data: pd.DataFrame) -> Figure:
         error = [part.delta - part.lo, part.hi - part.delta]
         ax.errorbar(x, part.delta, error, fmt="o", ms=5, color=style.color(method), label=style.label(method))
     ax.axhline(0, color="black", lw=0.6, ls=":")
-    ax.set_xticks(range(len(stresses)), [textwrap.fill(str(s), 10) for s in stresses])
+    ax.set_xticks(range(len(stresses)), [textwrap.fill(s.replace(" µas", "\u00a0µas"), 10) for s in stresses])
     ax.set_ylabel("gain over the average [dB]")
     ax.grid(axis="y", alpha=0.3)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)

@@ -91,8 +91,9 @@ def fig10_families(data: pd.DataFrame) -> Figure:
             error = [[max(0.0, row.rings_seen - row.lo)], [max(0.0, row.hi - row.rings_seen)]]
             ax.errorbar(row.rings_seen, y, xerr=error, fmt="o", ms=4, color=style.color(str(row.method)))
         ax.axvline(part.rings_true.iloc[0], color="black", lw=0.8, ls="--")
-        ax.set(title=family, xlim=(-0.05, 1.05), xlabel="share with a ring")
+        ax.set(title=family, xlim=(-0.05, 1.05))
         ax.set_yticks(range(len(part)), [style.label(m) for m in part.method])
         ax.margins(y=0.1)
         ax.grid(axis="x", alpha=0.3)
+    fig.supxlabel("share of images that show a ring", fontsize=9)
     return fig
