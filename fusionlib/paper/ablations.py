@@ -382,7 +382,7 @@ def stress_table(profile: str, priors: Sequence[str], n: int, sky: str = "") -> 
     for name, (flux, move, noise, coverage) in STRESSES.items():
         found: dict[str, list[np.ndarray]] = {}
         lists = len(COVERAGE[coverage])
-        for draw in range(lists):
+        for draw in range(min(lists, n)):
             table = Interferometer.eht2017(coverage, draw).table
             table = table.assign(sigma=table.sigma * noise)
             array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
