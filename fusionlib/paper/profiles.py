@@ -39,7 +39,7 @@ GRID = {
     "rml": RML_GRID,
     "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
     "learned": ONE,
-    # steps of training, see tab07_training: more are better, and take hours
+    # steps of training; tab07_training has others: the U-Net and the denoiser would gain from more with many labels
     "unet": (("steps", (4000.0,)),),
     "denoiser": (*ONE, ("steps", (9600.0,))),
     "finetuned": (*ONE, ("steps", (200.0,))),
