@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fusionlib import networks, zoo
-from fusionlib.paper import ablations, methods, specs, varied
+from fusionlib.paper import ablations, methods, specs, stressed, varied
 from fusionlib.paper.ablations import ABLATIONS, HARMFUL, Arm, arm_specs
 from fusionlib.paper.method import Method
 from fusionlib.pnp import Reconstruction
@@ -76,7 +76,7 @@ def test_differences_are_paired(monkeypatch):
     base = np.linspace(25, 35, 32)[None]
     worth = {"a_linear:image": 0.0, "a:image": 0.1, "a_pixels:image": -0.1}
     monkeypatch.setattr(ablations, "ABLATIONS", ABLATIONS[:1])
-    monkeypatch.setattr(ablations, "_psnr", lambda found: base + worth[found[0].method])
+    monkeypatch.setattr(ablations, "image_psnr", lambda found: base + worth[found[0].method])
     table = ablations.ablation_table("quick", MAIN).set_index("arm")
     assert table.delta.tolist() == pytest.approx([0, 0.1, -0.1])
     assert (table.delta_hi - table.delta_lo).max() < 1e-6 and table.n_test.eq(32).all()
@@ -101,16 +101,16 @@ def test_stress_changes_what_it_says_and_fits_nothing(monkeypatch):
     """What a method is handed: its noise, its visibilities, and how bright the sky behind the data is; with fewer
     images than lists of scans, as in smoke."""
     handed: dict[str, list] = {}
-    names = iter(name for name, s in ablations.STRESSES.items() for _ in range(1 if s.coverage == 1 else 2))
+    names = iter(name for name, s in stressed.STRESSES.items() for _ in range(1 if s.coverage == 1 else 2))
 
     def run(settings, fitted, array, y, truth, start):
         handed.setdefault(next(names), []).append((array.table, y, truth))
         return Reconstruction(truth + 1e-3, {}, 0.0)
 
-    monkeypatch.setattr(ablations, "tuned", lambda spec: ({}, 0.0, {}))
-    monkeypatch.setattr(ablations, "method_of", lambda spec: Method(run, "baseline", 1))
-    table = ablations.stress_table("smoke", MAIN, 2)
-    assert set(table.stress) == set(handed) == set(ablations.STRESSES)
+    monkeypatch.setattr(stressed, "tuned", lambda spec: ({}, 0.0, {}))
+    monkeypatch.setattr(stressed, "method_of", lambda spec: Method(run, "baseline", 1))
+    table = stressed.stress_table("smoke", MAIN, 2)
+    assert set(table.stress) == set(handed) == set(stressed.STRESSES)
     plain, y, _ = handed["as fitted"][0]
     ratio = {name: float(parts[0][0].sigma.mean() / plain.sigma.mean()) for name, parts in handed.items()}
     assert ratio.pop("thrice the noise") == pytest.approx(3)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fusionlib import zoo
-from fusionlib.paper import ablations, claims, conclusions, specs, strategies
+from fusionlib.paper import ablations, claims, conclusions, specs, strategies, tables
 from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import PROFILES
@@ -51,16 +51,16 @@ def test_every_comparison_is_among_the_experiments_of_the_chapter():
 
 def test_differences_count_what_both_sides_have(monkeypatch):
     worth = {"average": np.arange(12.0).reshape(2, 6), "a:image": np.ones((1, 4))}
-    monkeypatch.setattr(ablations, "_psnr", lambda found: worth[found[0].method])
+    monkeypatch.setattr(tables, "image_psnr", lambda found: worth[found[0].method])
     one, other = (Spec(m, ("identity", "tv"), 1.0, 1, 1, "dev") for m in worth)
-    assert ablations.difference([one], [other]).tolist() == [[-1, 0, 1, 2]]
+    assert tables.difference([one], [other]).tolist() == [[-1, 0, 1, 2]]
 
 
 def test_the_best_single_prior_is_that_of_the_labels(monkeypatch):
     told = {"single:tv": 30.0, "single:torus": 31.0}
-    monkeypatch.setattr(ablations, "scores", lambda s: {"psnr_train": told[s.method]})
+    monkeypatch.setattr(tables, "scores", lambda s: {"psnr_train": told[s.method]})
     found = [Spec(m, (m.partition(":")[2],), 1.0, 1, 1, "dev", seed=k) for m in told for k in (0, 1)]
-    assert {s.method for s in ablations.best_of(found)} == {"single:torus"} and len(ablations.best_of(found)) == 2
+    assert {s.method for s in tables.best_of(found)} == {"single:torus"} and len(tables.best_of(found)) == 2
 
 
 def test_the_lead_is_that_of_the_best_fused_row_over_every_other(monkeypatch):
@@ -71,7 +71,7 @@ def test_the_lead_is_that_of_the_best_fused_row_over_every_other(monkeypatch):
         fused = level.get(s.method, 30.0) + 1.0 * ("torus" not in s.priors) * (s.method == "closed_form") + images
         return {"psnr": fused, "kind": "fused" if s.method in ("closed_union", "closed_form") else "other"}
 
-    for module in (strategies, ablations):
+    for module in (strategies, tables):
         monkeypatch.setattr(module, "scores", told)
     found = specs.strategy_specs("wide")
     table = strategies.lead_table(found, MAIN).set_index(["bank", "minus"])

@@ -21,7 +21,7 @@ from fusionlib.adapters import Residual
 from fusionlib.fusion import spread
 from fusionlib.gates import Staged
 from fusionlib.learn import Schedule, fit_gate
-from fusionlib.paper import ablations, patched
+from fusionlib.paper import patched, tables
 from fusionlib.paper.methods import make
 from fusionlib.paper.specs import patch_specs
 from fusionlib.priors import in_patches
@@ -247,7 +247,7 @@ def test_gains_are_of_the_images_that_both_have(monkeypatch):
     """In the paper's run a row of the headline has 1,000 images, the same by patch 200 of them."""
     hard = np.linspace(35, 25, 1000)
     worth = {"a:8": 0.1, "a:image": 0.0}
-    monkeypatch.setattr(ablations, "_psnr", lambda found: (hard + worth[found[0].method])[None, : found[0].n_test])
+    monkeypatch.setattr(tables, "image_psnr", lambda found: (hard + worth[found[0].method])[None, : found[0].n_test])
     rows = [s for s in patch_specs("paper") if s.method in worth and s.coverage == 1.0]
     assert {s.n_test for s in rows} == {200, 1000}
     (gain,) = patched.paired_gains(rows, [("a:8", "a:image")]).query("bank == 'main'").to_dict("records")

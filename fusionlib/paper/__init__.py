@@ -10,6 +10,7 @@ from fusionlib.paper import (
     m87,
     patched,
     strategies,
+    stressed,
     trained,
 )
 from fusionlib.paper.drawing import save
@@ -66,6 +67,7 @@ __all__ = [
     "show",
     "strategies",
     "strategy_specs",
+    "stressed",
     "trained",
     "tuned",
     "weight_specs",

@@ -4,18 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-import torch
 
-from fusionlib import metrics
-from fusionlib.baselines import COVERAGE
-from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import WINDOW, Spec, device, method_of, observed, scores, tuned
+from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import NO_PRIORS, SUPERVISED, banks_of, baseline_specs, grid_of, of_headline
-from fusionlib.paper.tables import bank_name, per_image
+from fusionlib.paper.tables import bank_name, best_of, difference, image_psnr
 from fusionlib.zoo import BANKS
 
 
@@ -143,7 +138,6 @@ LABELS = (
     "unet",
 )
 ESSAY = ("a:image", "b:image", "c:image")  # the essay's strategies as it has them
-STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel", "unet")
 TRAINING = {  # steps
     "unet": (1000.0, 4000.0, 16000.0),
     "denoiser": (600.0, 2400.0, 9600.0),
@@ -257,30 +251,13 @@ def ablation_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     return list(dict.fromkeys(rows))
 
 
-def _psnr(specs: Sequence[Spec]) -> np.ndarray:
-    return per_image([(s, scores(s)) for s in specs], "psnr")
-
-
-def difference(specs: Sequence[Spec], others: Sequence[Spec]) -> np.ndarray:
-    """PSNR of one method less another's, (seeds, images), of the seeds and images that both have."""
-    a, b = _psnr(specs), _psnr(others)
-    seeds, images = min(len(a), len(b)), min(a.shape[1], b.shape[1])
-    return a[:seeds, :images] - b[:seeds, :images]
-
-
-def best_of(specs: Sequence[Spec]) -> list[Spec]:
-    """Of several methods the one with the best PSNR on the labels, all its seeds."""
-    by = {name: [s for s in specs if s.method == name] for name in dict.fromkeys(s.method for s in specs)}
-    return max(by.values(), key=lambda found: float(np.mean([float(scores(s)["psnr_train"]) for s in found])))
-
-
 def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """ablation, arm, method, bank, n_train, seeds, n_test, psnr, and the paired difference to the first arm with its
     95 % interval, of the seeds and images that all arms have."""
     rows = []
     for a in ablations(profile, priors):
         specs = {arm: arm_specs(profile, priors, arm, sky) for arm in a.arms}
-        all_psnr = [_psnr(found) for found in specs.values()]
+        all_psnr = [image_psnr(found) for found in specs.values()]
         seeds, images = min(len(p) for p in all_psnr), min(p.shape[1] for p in all_psnr)
         common = [p[:seeds, :images] for p in all_psnr]
         for (arm, (s, *_)), psnr in zip(specs.items(), common, strict=True):
@@ -310,7 +287,8 @@ def verdicts(found: pd.DataFrame) -> pd.DataFrame:
 def shot_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """training, labels, psnr, lo, hi."""
     rows = [
-        (training, n, *bootstrap(_psnr(specs))) for (training, n), specs in shot_specs(profile, priors, sky).items()
+        (training, n, *bootstrap(image_psnr(specs)))
+        for (training, n), specs in shot_specs(profile, priors, sky).items()
     ]
     return pd.DataFrame(rows, columns=["training", "labels", "psnr", "lo", "hi"]).sort_values(["training", "labels"])
 
@@ -325,7 +303,7 @@ def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
         for s in specs:
             if s.priors == bank or s.method in NO_PRIORS:
                 gain = bootstrap(difference([s], best))
-                rows.append((bank_name(bank), s.method, s.n_train, _psnr([s]).mean(), *gain))
+                rows.append((bank_name(bank), s.method, s.n_train, image_psnr([s]).mean(), *gain))
     columns = ["bank", "method", "n_train", "psnr", "delta", "delta_lo", "delta_hi"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -333,7 +311,7 @@ def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
 def training_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """method, n_train, steps, psnr: of the networks trained on labels, on development images."""
     rows = [
-        (s.method, s.n_train, int(dict(s.grid)["steps"][0]), _psnr([s]).mean())
+        (s.method, s.n_train, int(dict(s.grid)["steps"][0]), image_psnr([s]).mean())
         for s in training_specs(profile, priors, sky)
     ]
     return pd.DataFrame(rows, columns=["method", "n_train", "steps", "psnr"])
@@ -344,56 +322,3 @@ def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
     found = leave_specs(profile, priors, sky)
     rows = [(name, *bootstrap(difference(found[""], specs))) for name, specs in found.items() if name]
     return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])
-
-
-class Stress(NamedTuple):
-    """What a method meets that it was not fitted to: flux and noise in units of what it was, a shift in pixels, and a
-    share of the scans."""
-
-    flux: float = 1.0
-    move: int = 0
-    noise: float = 1.0
-    coverage: float = 1.0
-
-
-STRESSES = {
-    "as fitted": Stress(),
-    "half the flux": Stress(flux=0.5),
-    "twice the flux": Stress(flux=2.0),
-    "moved 10 µas": Stress(move=4),
-    "moved 30 µas": Stress(move=12),
-    "thrice the noise": Stress(noise=3.0),
-    "30 % of the scans": Stress(coverage=0.3),
-    "10 % of the scans": Stress(coverage=0.1),
-}
-
-
-def stress_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec]:
-    """What is stressed: the methods of STRESSED as chapters 03 to 05 fitted them at full coverage, first seed."""
-    s = reference_specs(profile, priors, sky)[0]
-    return [like(s, profile, m, tuple(priors)) for m in (STRESSED if profile != "smoke" else STRESSED[:1])]
-
-
-@torch.inference_mode()
-def stress_table(profile: str, priors: Sequence[str], n: int, sky: str = "") -> pd.DataFrame:
-    """stress, method, psnr, delta, lo, hi: `n` development images under each of STRESSES; PSNR of the image scaled and
-    moved back, beside the average's. Nothing is fitted or tuned anew."""
-    specs, rows = stress_specs(profile, priors, sky), []
-    for name, (flux, move, noise, coverage) in STRESSES.items():
-        found: dict[str, list[np.ndarray]] = {}
-        lists = len(COVERAGE[coverage])
-        for draw in range(min(lists, n)):
-            table = Interferometer.eht2017(coverage, draw).table
-            table = table.assign(sigma=table.sigma * noise)
-            array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
-            truth, _ = observed(specs[0], "dev", n, 0, array, slice(draw, None, lists))
-            y = array.observe(torch.roll(truth, (move, move), (2, 3)) * flux, 99 + draw)
-            for s in specs:
-                settings, _, fitted = tuned(s)
-                image = method_of(s).run(settings, fitted, array, y, truth, None).image
-                back = torch.roll(image, (-move, -move), (2, 3)) / flux
-                found.setdefault(s.method, []).append(metrics.psnr(back, truth).cpu().numpy())
-        all_psnr = {method: np.concatenate(parts) for method, parts in found.items()}
-        for method, psnr in all_psnr.items():
-            rows.append((name, method, psnr.mean(), *bootstrap(psnr - all_psnr["average"])))
-    return pd.DataFrame(rows, columns=["stress", "method", "psnr", "delta", "lo", "hi"])

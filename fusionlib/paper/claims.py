@@ -11,11 +11,12 @@ from scipy.stats import wilcoxon
 from fusionlib import files, zoo
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import classified
-from fusionlib.paper.ablations import Arm, arm_specs, best_of, difference, label_specs, single_specs
+from fusionlib.paper.ablations import Arm, arm_specs, label_specs, single_specs
 from fusionlib.paper.analysed import holm
 from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec, scores
 from fusionlib.paper.specs import banks_of
+from fusionlib.paper.tables import best_of, difference
 
 ESSAY = {"A": "a:image", "B": "b:image", "C": "c:image"}  # the essay's strategies, as it has them
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.ablations import Arm, arm_specs, best_of, difference, label_specs, like, reference_specs
+from fusionlib.paper.ablations import Arm, arm_specs, label_specs, like, reference_specs
 from fusionlib.paper.claims import ESSAY, claims, frozen, sides, trained, whole
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import HEADLINE, banks_of, strategy_specs
-from fusionlib.paper.tables import bank_name
+from fusionlib.paper.tables import bank_name, best_of, difference
 from fusionlib.zoo import BANKS
 
 STRIP = ("rml", "best_single", "a:pixel", "b:image", "c:image", "closed_form", "unet", "oracle:pixel")

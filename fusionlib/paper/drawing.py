@@ -78,10 +78,10 @@ def forest(data: pd.DataFrame) -> Figure:
 def mosaic(data: Arrays) -> Figure:
     """`truth`, `dirty` (K, H, W; the latter with peak 1), `image` (methods, K, H, W), `psnr` (methods, K), `method`."""
     methods, count = [str(m) for m in data["method"]], len(data["truth"])
-    columns = min(6, len(methods) + 2)
-    rows = -(-(len(methods) + 2) // columns)
+    rows = -(-(len(methods) + 2) // 6)
+    columns = -(-(len(methods) + 2) // rows)
     fig, axes = plt.subplots(
-        count * rows, columns, figsize=(style.WIDTH * 1.25, 1.62 * count * rows + 0.9), squeeze=False
+        count * rows, columns, figsize=(style.WIDTH * 1.25 * columns / 6, 1.62 * count * rows + 0.9), squeeze=False
     )
     for k, block in enumerate(axes.reshape(count, rows * columns)):
         sky_picture(block[0], data["truth"][k], "truth")

@@ -175,7 +175,8 @@ def fig01_denoised(data: Arrays) -> Figure:
     for row, sigma, images, scores in zip(axes, data["sigma"], data["image"], data["psnr"], strict=True):
         for ax, image, psnr in zip(row, images, scores, strict=True):
             shown = sky_picture(ax, image, "")
-            ax.text(0.96, 0.04, f"{psnr:.1f}", transform=ax.transAxes, color="white", ha="right", fontsize=7)
+            box = {"facecolor": "black", "alpha": 0.7, "lw": 0, "pad": 1}
+            ax.text(0.96, 0.04, f"{psnr:.1f}", transform=ax.transAxes, color="white", ha="right", fontsize=7, bbox=box)
         row[0].set_ylabel(f"σ = {sigma:g}")
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(style.short(name))

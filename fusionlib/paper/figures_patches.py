@@ -72,8 +72,9 @@ def fig06_pareto(data: pd.DataFrame) -> Figure:
                 told, above = argument.rpartition("/")[2], k % 2 == 1  # neighbours on different sides
                 left = above or kind == "top_p"
                 if told.replace(".", "").isdigit():
-                    away = (-5 if left else 5, 3 if above else -8)
+                    away = (-5 if left else 5, 0 if kind == "top_p" else 5 if above else -5)
                     look = {"textcoords": "offset points", "fontsize": 6, "ha": "right" if left else "left"}
+                    look |= {"va": "center"}
                     ax.annotate(told, (scale * point[column], point["psnr"]), away, **look)
             ax.set(xscale="log", xlabel=label, title=f"bank {bank}")
             ax.margins(0.18, 0.12)

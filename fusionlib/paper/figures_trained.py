@@ -52,7 +52,7 @@ def fig13_families(data: pd.DataFrame) -> Figure:
             ms=4,
             lw=0.8,
             color=colour,
-            label=str(name),
+            label=style.short(str(name)),
         )
     ax.set_xticks(range(len(families)), families)
     ax.set_ylabel("PSNR in the loop [dB]")

@@ -120,7 +120,14 @@ def fig08_regret_maps(data: Arrays) -> Figure:
         )
         row[2].set_title("regret")
     frame(axes)
-    fig.colorbar(shown, ax=axes[:, :2], shrink=0.6, location="bottom", label=SCALE.replace(" (", "\n("), extend="max")
+    fig.colorbar(
+        shown,
+        ax=axes[:, :2],
+        shrink=0.6,
+        location="bottom",
+        label=SCALE.replace(" (", "\n(").replace(" per", "\nper"),
+        extend="max",
+    )
     fig.colorbar(drawn, ax=axes[:, 2:], shrink=0.9, location="bottom", label="root of what is given up", extend="both")
     return fig
 
@@ -153,7 +160,12 @@ def _maps(data: Arrays, skies: tuple[str, ...], errors: tuple[str, ...], rows: l
             ax.set_title({"error": "absolute error"}.get(what, what))
     frame(axes)
     fig.colorbar(
-        shown, ax=axes[:, : len(skies)], shrink=0.8, location="bottom", label=SCALE.replace(" (", "\n("), extend="max"
+        shown,
+        ax=axes[:, : len(skies)],
+        shrink=0.8,
+        location="bottom",
+        label=SCALE.replace(" (", "\n(").replace(" per", "\nper"),
+        extend="max",
     )
     fig.colorbar(drawn, ax=axes[:, len(skies) :], shrink=0.8, location="bottom", label="image value", extend="max")
     return fig

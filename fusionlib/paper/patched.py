@@ -12,10 +12,9 @@ from torch import Tensor
 
 from fusionlib import metrics, zoo
 from fusionlib.fusion import FusedPrior
-from fusionlib.paper.ablations import difference
 from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, settings_grid, tuned
 from fusionlib.paper.strategies import Run
-from fusionlib.paper.tables import bank_name, score_table
+from fusionlib.paper.tables import bank_name, difference, score_table
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import in_patches, patch_share
 from fusionlib.sky import NPIX

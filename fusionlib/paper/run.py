@@ -99,6 +99,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         "trained",
         "patched",
         "ablations",
+        "stressed",
         "analysed",
         "classified",
         "conclusions",

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from fusionlib import metrics, zoo
 from fusionlib.losses import collapse
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.ablations import difference
 from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, store_paths, tuned
 from fusionlib.paper.method import Array
 from fusionlib.paper.specs import banks_of
-from fusionlib.paper.tables import bank_name, examples
+from fusionlib.paper.tables import bank_name, difference, examples
 
 
 def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> list[Spec]:

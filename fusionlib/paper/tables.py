@@ -111,6 +111,24 @@ def per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:
     return np.stack([record[name].mean(0) for _, record in found])
 
 
+def image_psnr(specs: Sequence[Spec]) -> np.ndarray:
+    """PSNR of one method, (seeds, images)."""
+    return per_image([(s, scores(s)) for s in specs], "psnr")
+
+
+def difference(specs: Sequence[Spec], others: Sequence[Spec]) -> np.ndarray:
+    """PSNR of one method less another's, (seeds, images), of the seeds and images that both have."""
+    a, b = image_psnr(specs), image_psnr(others)
+    seeds, images = min(len(a), len(b)), min(a.shape[1], b.shape[1])
+    return a[:seeds, :images] - b[:seeds, :images]
+
+
+def best_of(specs: Sequence[Spec]) -> list[Spec]:
+    """Of several methods the one with the best PSNR on the labels, all its seeds."""
+    by = {name: [s for s in specs if s.method == name] for name in dict.fromkeys(s.method for s in specs)}
+    return max(by.values(), key=lambda found: float(np.mean([float(scores(s)["psnr_train"]) for s in found])))
+
+
 def paired_table(specs: Sequence[Spec]) -> pd.DataFrame:
     """Mean PSNR difference of every two methods at full coverage, with its 95 % interval, images and seeds together."""
     group = grouped(specs, 1.0)
