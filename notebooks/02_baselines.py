@@ -110,7 +110,7 @@ pairs.round(3)
 # - RML is below five of the priors, a denoiser of photographs among them, and above the identity, faces and total
 #   variation. All pairs of methods are told apart.
 # - Blurred to what the array resolves, the average is second, and faces pass RML.
-# - With 3 of the 22 scans all methods lose, on the same images, between 0.2 and 0.7 dB; their order hardly changes.
+# - From 7 of the 22 scans to 3 all methods lose, on the same images, 0.1 to 0.5 dB; their order hardly changes.
 
 # %% [markdown]
 # ## Provenance

@@ -177,7 +177,7 @@ lead[lead.lo < 0.5].round(3)
 #   noise (`closed_union`) 0.45; one prior at six levels under the same gate, which fuses nothing, wins 0.38.
 # - Without it the best single prior is the galaxy network, 1.2 dB below the ceiling. The closed form goes nine tenths
 #   of that way, `closed_union` all of it, the strongest control three quarters: here the differences between the priors
-#   are worth 0.2 to 0.3 dB (`tab03_lead`).
+#   are worth 0.2 to 0.3 dB.
 # - But the same labels do more without fusing frozen priors. A network from the data straight to the image, trained on
 #   them turned, moved, brighter or fainter and observed anew, is 0.8 dB above all fused rows where the torus is in the
 #   bank, and 1.1 where it is not; trained at partial coverage it is ahead of the closed form there too, by 0.7 to 1.1
