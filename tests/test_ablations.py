@@ -1,5 +1,6 @@
 """Chapter 07: every arm is what it is named after, and nothing else differs."""
 
+import itertools
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -91,6 +92,11 @@ def test_labels_and_leave_one_out_ask_for_what_they_say():
     assert {name: set(MAIN) - set(rows[0].priors) for name, rows in left.items() if name} == {n: {n} for n in MAIN}
     shots = ablations.shot_specs("quick", MAIN)
     assert {n for _, n in shots} == {0, 1, 5, 10}
+    number = ablations.number_specs("paper", MAIN)
+    for order, method in {key[:2] for key in number}:
+        banks = [number[order, method, n][0].priors for n in range(1, len(MAIN) + 1)]
+        added = [*banks[0], *(name for a, b in itertools.pairwise(banks) for name in set(b) - set(a))]
+        assert added == list(MAIN if order == "nearest last" else MAIN[::-1]) and banks[-1] == MAIN
     assert all(s.coverage == 0.1 and s.n_train == max(n, 1) for (_, n), rows in shots.items() for s in rows)
     without = arm_specs("quick", MAIN, Arm("", "c:image", "torus", HARMFUL))
     assert without[0].priors == (*(n for n in MAIN if n != "torus"), HARMFUL)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from fusionlib.metrics import bootstrap
@@ -123,9 +124,9 @@ ABLATIONS = (
         )
     ),
 )
-SHOTS = (1, 5, 10)
-ADAPTED = {"MAML": "a_maml:image", "joint training": "a_joint:image", "from nothing": "a:image"}
-ZERO = {"MAML": "a_maml_zero:image", "joint training": "a_joint_zero:image"}
+SHOTS = {0: "A2 meta, no labels", 1: "A2 meta, 1 label", 5: "A2 meta, 5 labels", 10: "A2 meta, 10 labels"}
+ADAPTED = {"joint training": "a_joint:image", "MAML": "a_maml:image", "from nothing": "a:image"}
+ZERO = {"joint training": "a_joint_zero:image", "MAML": "a_maml_zero:image"}
 LABELS = (
     "static_affine",
     "closed_form",
@@ -137,6 +138,7 @@ LABELS = (
     "finetuned",
     "unet",
 )
+NUMBERED = ("average", "a:image", "closed_form")
 ESSAY = ("a:image", "b:image", "c:image")  # the essay's strategies as it has them
 TRAINING = {  # steps
     "unet": (1000.0, 4000.0, 16000.0),
@@ -192,9 +194,9 @@ def shot_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple
     """(training, labels): at the least coverage, which like black holes is none of the conditions of the training."""
     p = profile_of(profile)
     found = {}
-    for (label, method), n in [(item, n) for item in ADAPTED.items() for n in SHOTS] + [(i, 0) for i in ZERO.items()]:
-        if profile != "smoke":
-            found[label, n] = [
+    for n in SHOTS if profile != "smoke" else ():
+        for training, method in (ADAPTED if n else ZERO).items():
+            found[training, n] = [
                 like(s, profile, method, tuple(priors), coverage=min(p.coverages), n_train=max(n, 1))
                 for s in reference_specs(profile, priors, sky)[:1]
             ]
@@ -242,12 +244,27 @@ def leave_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[str,
     return {name: arm_specs(profile, priors, Arm("", "closed_form", name), sky) for name in ("", *priors)}
 
 
+def number_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple[str, str, int], list[Spec]]:
+    """(order, method, number of priors): the bank growing prior by prior, one setting of the loop for all; paper
+    profile, first seed. The order is the bank's own, from what knows nothing to what is near, and the reverse."""
+    s, grid = reference_specs(profile, priors, sky)[0], profile_of("wide").grid["learned"]
+    found = {}
+    for order, names in (("nearest last", priors), ("nearest first", priors[::-1])):
+        for method in NUMBERED if profile == "paper" else ():
+            for n in range(1, len(names) + 1):
+                bank = tuple(name for name in priors if name in names[:n])
+                asked = method if n > 1 else f"single:{bank[0]}"
+                found[order, method, n] = [like(s, profile, asked, bank, grid=grid)]
+    return found
+
+
 def ablation_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
     """All experiments of chapter 07."""
     rows = [s for a in ablations(profile, priors) for arm in a.arms for s in arm_specs(profile, priors, arm, sky)]
     rows += [s for found in shot_specs(profile, priors, sky).values() for s in found]
     rows += [*label_specs(profile, priors, sky), *training_specs(profile, priors, sky)]
     rows += [s for found in leave_specs(profile, priors, sky).values() for s in found]
+    rows += [s for found in number_specs(profile, priors, sky).values() for s in found]
     return list(dict.fromkeys(rows))
 
 
@@ -272,7 +289,9 @@ def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
 
 def verdicts(found: pd.DataFrame) -> pd.DataFrame:
     """ablation, asks, verdict: a sentence per ablation, from its intervals."""
-    asks = {a.name: a.asks for a in ABLATIONS}
+    asks = {a.name: a.asks for a in ABLATIONS} | {
+        name: "Does meta-learning help strategy A?" for name in SHOTS.values()
+    }
     rows = []
     for name, part in found.groupby("ablation", sort=False):
         first, told = part.iloc[0], []
@@ -285,12 +304,13 @@ def verdicts(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def shot_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
-    """training, labels, psnr, lo, hi."""
-    rows = [
-        (training, n, *bootstrap(image_psnr(specs)))
-        for (training, n), specs in shot_specs(profile, priors, sky).items()
-    ]
-    return pd.DataFrame(rows, columns=["training", "labels", "psnr", "lo", "hi"]).sort_values(["training", "labels"])
+    """ablation, arm (how strategy A was trained), labels, psnr, and the paired difference to joint training, adapted
+    to as many labels, with its 95 % interval."""
+    found, rows = shot_specs(profile, priors, sky), []
+    for (training, n), specs in found.items():
+        gain = bootstrap(difference(specs, found["joint training", n]))
+        rows.append((SHOTS[n], training, n, image_psnr(specs).mean(), *gain))
+    return pd.DataFrame(rows, columns=["ablation", "arm", "labels", "psnr", "delta", "delta_lo", "delta_hi"])
 
 
 def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
@@ -315,6 +335,17 @@ def training_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
         for s in training_specs(profile, priors, sky)
     ]
     return pd.DataFrame(rows, columns=["method", "n_train", "steps", "psnr"])
+
+
+def number_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
+    """order, method, number (of priors), added (the last of them), psnr, and what it adds: the paired difference to
+    the bank without it, with its 95 % interval; none for the first."""
+    found, rows = number_specs(profile, priors, sky), []
+    for (order, method, n), specs in found.items():
+        added = priors[n - 1] if order == "nearest last" else priors[-n]
+        more = bootstrap(difference(specs, found[order, method, n - 1])) if n > 1 else (np.nan,) * 3
+        rows.append((order, method, n, added, image_psnr(specs).mean(), *more))
+    return pd.DataFrame(rows, columns=["order", "method", "number", "added", "psnr", "more", "lo", "hi"])
 
 
 def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:

@@ -17,6 +17,7 @@ from fusionlib.paper.figures_ablations import (
     fig07_ablations,
     fig07_labels,
     fig07_leave,
+    fig07_number,
     fig07_shots,
     fig07_stress,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "fig07_ablations",
     "fig07_labels",
     "fig07_leave",
+    "fig07_number",
     "fig07_shots",
     "fig07_stress",
     "fig08_alignment",

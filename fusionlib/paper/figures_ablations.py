@@ -67,17 +67,43 @@ def fig07_labels(data: pd.DataFrame) -> Figure:
 
 
 def fig07_shots(data: pd.DataFrame) -> Figure:
-    """Rows: training, labels, psnr, lo, hi: by the number of labelled images adapted to."""
-    fig, ax = plt.subplots(figsize=(style.WIDTH * 0.6, 3.1))
+    """Rows of tab07_shots: PSNR by the number of labelled images adapted to, and the paired difference to joint
+    training."""
+    fig, (level, gain) = plt.subplots(1, 2, figsize=(style.WIDTH, 3.1))
     colours = {"MAML": "#08306B", "joint training": "#D55E00", "from nothing": "#1F78B4"}
-    for k, (training, part) in enumerate(data.groupby("training", sort=False)):
-        error = [part.psnr - part.lo, part.hi - part.psnr]
-        x = part.labels + 0.15 * (k - 1)
-        ax.errorbar(x, part.psnr, error, marker="o", ms=4, lw=1.2, color=colours[str(training)], label=str(training))
-    ax.set_xticks(sorted(set(data.labels)))
-    ax.set(xlabel="labelled images adapted to", ylabel="PSNR [dB]")
-    ax.grid(alpha=0.3)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    for k, (training, part) in enumerate(data.groupby("arm", sort=False)):
+        look = {"marker": "o", "ms": 4, "lw": 1.2, "color": colours[str(training)]}
+        level.plot(part.labels, part.psnr, label=str(training), **look)
+        if training != "joint training":
+            error = [part.delta - part.delta_lo, part.delta_hi - part.delta]
+            gain.errorbar(part.labels + 0.1 * (k - 1.5), part.delta, error, **look)
+    gain.axhline(0, color="black", lw=0.6, ls=":")
+    for ax, label in ((level, "PSNR [dB]"), (gain, "gain over joint training [dB]")):
+        ax.set_xticks(sorted(set(data.labels)))
+        ax.set(xlabel="labelled images adapted to", ylabel=label)
+        ax.grid(alpha=0.3)
+    fig.legend(*level.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return fig
+
+
+def fig07_number(data: pd.DataFrame) -> Figure:
+    """Rows of tab07_number: PSNR as the bank grows; hollow where what the last prior adds is not told from nothing."""
+    orders = list(dict.fromkeys(data.order))
+    fig, axes = plt.subplots(1, len(orders), figsize=(style.WIDTH, 3.6), sharey=True, squeeze=False)
+    for ax, order in zip(axes[0], orders, strict=True):
+        part = data[data.order == order]
+        for method, found in part.groupby("method", sort=False):
+            colour, told = style.color(str(method)), (found.lo > 0) | (found.hi < 0) | found.more.isna()
+            ax.plot(found.number, found.psnr, "-", lw=1.2, color=colour, label=style.label(str(method)))
+            for some, face in ((told, colour), (~told, "white")):
+                ax.plot(found.number[some], found.psnr[some], "o", ms=4.5, color=colour, mfc=face)
+        added = part.drop_duplicates("number").sort_values("number")
+        names = [("" if n == 1 else "+ ") + style.short(str(p)) for n, p in zip(added.number, added.added, strict=True)]
+        ax.set_xticks(added.number, names, rotation=45, ha="right", rotation_mode="anchor")
+        ax.set_title(order)
+        ax.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("PSNR [dB]")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return fig
 
 
