@@ -159,9 +159,9 @@ if runs:
 #   than the dense gate it is made from, by 0.03 to 0.13 dB.
 # - Most calls of priors can be spared (`tab06_savings`, development images). With the torus in the bank, at a price of
 #   0.0003, the fit keeps a quarter of the operations and is 0.08 dB better than with all of them; at 0.001 it keeps a
-#   seventh and is level. Without the torus to keep a sixth costs 0.04 dB. Time falls less than operations do, to two
-#   fifths or a third: what is left is the loop. Of strategy A's weights the largest alone lose nothing, at a tenth of
-#   the operations.
+#   seventh and is level. Without the torus to keep a sixth costs 0.04 dB. Time falls less than operations do, to about
+#   a third: what is left is the loop. Of strategy A's weights the largest alone lose nothing, at a tenth of the
+#   operations.
 # - Computing a prior in some patches alone saves nearly what its operations predict (`tab06_windows`). In the bank
 #   `local`, two or four patches of 16 pixels per prior are worth no more than 0.1 dB over its best network, the closed
 #   form by pixel 0.6.
