@@ -176,20 +176,21 @@ paper.save(paper.figures.fig08_m87, pictures, out, **facts)
 # In the paper's run, with gates fitted to 100 labelled images, on 100 development images:
 #
 # - In the bright core the data are trusted most (the identity), by the closed form in the ring too; in the shadow the
-#   torus is; on faint arms and empty sky they share. All other priors have little or nothing. Of 96 differences between
-#   a structure and the whole image 89 are told apart from zero, a fifth are above a tenth.
+#   torus is; on faint arms and empty sky they share. Most other priors have little; on empty sky strategy A gives them
+#   four tenths. Of 96 differences between a structure and the whole image 89 are told apart from zero, a fifth are
+#   above a tenth.
 # - A weight is a poor measure of worth: it goes along with the loss only loosely (rank correlation 0.4 for strategy A,
 #   0.5 for the closed form), and not with what refitting shows. The closed form gives the identity nearly half. Taken
 #   away, its weight dealt to the others, that costs it 0.7 dB; but fitted without the identity it loses nothing that
 #   can be told from zero (chapter 07). Total variation has a mean weight of zero; taken away it costs 0.3 dB, and
 #   fitted without it the closed form is better. Strategy A gives the identity a third and loses less than a tenth of a
-#   decibel. Read as shares (`simplex`), bright core and ring are nearly all data.
+#   decibel. Read as shares (`simplex`), in closed form bright core and ring are all data.
 # - Strategy A per image has learned a schedule, not a choice: entropies of the weights and of their mean are equal, no
 #   weight differs by more than 0.005 between images (middle 80 %), and all images lie at one point among the priors'
 #   directions. It goes from the data to the torus as the noise falls, for every image alike.
 # - Adapters leave the outputs as alike as they were (CKA), but make the errors less so: their correlation falls by an
-#   eighth to a sixth in the mean, most of it in pairs with the identity, total variation or the digits. They do not
-#   align the priors, they set those three apart.
+#   eighth to a fifth in the mean, most in pairs with the identity or total variation. They do not align the priors,
+#   they set those two apart.
 # - One pick per image would win 0.04 to 0.12 dB over what is fused at the end; one per patch 0.2 to 0.5.
 # - Disagreement grows with the error over a decade, and falls short of it by a factor of two where it is largest. But
 #   as a map of the error it says less than the image itself, and under B's adapters disagreement inside the loop runs

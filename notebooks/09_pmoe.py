@@ -154,16 +154,17 @@ len(whole)
 #   samples where the CNN needs more than 320. Separate training is above the CNN at every N too, but at N = 100 by 6.6
 #   points, not by the 8 that were hoped for.
 # - It is the patch that matters: a mixture that routes whole samples is worse than the CNN everywhere, each of its
-#   experts seeing a share of the neurons and of the samples. Routing by patch hardly suffers from irrelevant patches
-#   (joint: from 99 % with 3 of them to 98 % with 35), the CNN and the mixture by sample lose twenty points and more.
-# - In separate training fewer patches need fewer samples, as the theory has it: accuracy falls with l from l = 2 on, at
-#   every N. One patch (l = 1) is too few only while the router is poor (up to N = 80).
+#   experts seeing a share of the neurons and of the samples. Joint training hardly suffers from irrelevant patches
+#   (from 99 % with 3 of them to 98 % with 35); separate training loses 12 points, the CNN and the mixture by sample
+#   twenty and more.
+# - In separate training fewer patches need fewer samples, as the theory has it: from l = 2 on accuracy falls with l, by
+#   rank correlation, at every N. One patch (l = 1) is too few only while the router is poor (up to N = 80).
 # - In joint training it does not: accuracy is level from l = 4 to 16. The theorem's shape does not appear here; what
 #   does appear is its threshold: with l = 1 the softmax of one value gives the router no gradient, and it does not
 #   learn at any N.
 # - On the data of the theory all is easy: every arm is at 100 % with 100 samples, but for separate training, whose
-#   routers fail in some trials.
-# - Neurons hardly matter (8 or 160): what the CNN lacks is not size.
+#   router fails in one trial of twenty.
+# - Neurons hardly matter (8 or 160), but for the mixture by sample: what the CNN lacks is not size.
 # - Separate training with l = 2 takes a sixth of the CNN's operations, half of its memory and less of its time. Joint
 #   training with eight routers takes up to l = 8 a quarter to three quarters of the operations, but more time and up to
 #   seven times the memory: in our implementation every expert's patches are copied. The quoted fifth and half are

@@ -114,7 +114,7 @@ if len(compared):
 #
 # - With the torus, a prior near to the object, in the bank there is little to win: the ceiling is 0.1 dB above the best
 #   single prior. The bank and six noise levels of its best prior together (`closed_union`, ours) win 0.45 dB, the
-#   closed form of the bank alone 0.34, its control, one prior at six levels, which fuses nothing, 0.38.
+#   closed form of the bank alone 0.34, its control, the best prior at six levels and the identity, 0.38.
 # - Without it fusing wins 1.1 dB by the closed form and 1.2 by `closed_union`, as much as the ceiling; with 1,000
 #   labels 1.35, more than the ceiling.
 # - So the closed form, fitted along the trajectory it takes, is the best rule of those that leave the priors as they
@@ -125,13 +125,14 @@ if len(compared):
 #   prior at six levels from 30 labels on, without the torus from 10.
 # - But scarce data are no argument for fusing frozen priors. A network from the data straight to the image, trained on
 #   the same 100 labels turned, moved, brighter or fainter and observed anew, is the best row of all: 1.2 and 2.3 dB
-#   above the best single prior, 0.8 and 1.1 above the best fused row, also at 20 µas; it fits the data less well and
-#   its worst image is worse. With ten labels it is behind fusing where the torus is in the bank and level with it where
-#   it is not; from 30 on it is ahead, and given fewer scans than it was trained for it stays so, down to 7 of 22
-#   (chapter 07). A denoiser trained on the labels from nothing, in the loop, is as good as the ceiling: 0.35 dB below
-#   `closed_union` where the torus is in the bank, level with it where it is not.
+#   above the best single prior, 0.8 and 1.1 above the best fused row, at 20 µas too, where the ceiling is better still;
+#   it fits the data less well and its worst image is worse. With ten labels it is behind the best fused row where the
+#   torus is in the bank and level with it where it is not; from 30 on it is ahead, and given fewer scans than it was
+#   trained for it stays so, down to 7 of 22 (chapter 07). A denoiser trained on the labels from nothing, in the loop,
+#   is as good as the ceiling: 0.35 dB below `closed_union` where the torus is in the bank, level with it where it is
+#   not.
 # - Most of what the essay proposes beyond weighing (cosine routing, shared priors, votes, diversity and entropy terms,
-#   meta-learning) harms, or makes a difference of hundredths or none. Its adapters help.
+#   meta-learning) harms at the strength tried, or makes a difference of hundredths or none. Its adapters help.
 
 # %% [markdown]
 # ## The checklist

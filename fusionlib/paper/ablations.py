@@ -81,6 +81,11 @@ ABLATIONS = (
     Ablation("sign, static", "Should weights be free of sign?", _arms(simplex="static_simplex", free="static_affine")),
     Ablation("sign, gate", "Should weights be free of sign?", _arms(simplex="a:pixel", free="gradient:pixel")),
     Ablation(
+        "sign, gate, no torus",
+        "Should weights be free of sign?",
+        (Arm("simplex", "a:pixel", "torus"), Arm("free", "gradient:pixel", "torus")),
+    ),
+    Ablation(
         "context, gradient", "Should a gate see what the data say?", _arms(blind="a_blind:image", context="a:image")
     ),
     Ablation(
