@@ -418,8 +418,7 @@ def test_numbers_in_words_are_those_of_the_tables(chapter):
         text = text.replace(plain, "")
         for number, source in zip(numbers, sources, strict=True):
             told, found = sorted(float(part) for part in number.split(" to ")), values(source)
-            half = (
-                0.5 * 10.0 ** -len(number.split(" ")[0].partition(".")[2]) + 5e-4
-            )  # of the last digit, here and there
+            digits = len(number.split(" ")[0].partition(".")[2])
+            half = 0.5 * 10.0**-digits + 5e-4  # of the last digit, here and in the table
             assert abs(found.min() - told[0]) <= half and abs(found.max() - told[-1]) <= half, (words, number, found)
     assert not re.findall(r"[^.]*\d\.\d[^.]*|[^.]*\d (?:dB|%|points)[^.]*", text)

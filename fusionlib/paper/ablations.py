@@ -144,6 +144,7 @@ LABELS = (
     "unet",
 )
 NUMBERED = ("average", "a:image", "closed_form")
+ORDERS = {"nearest last": 1, "nearest first": -1}  # steps through the bank, whose own order ends at what is near
 ESSAY = ("a:image", "b:image", "c:image")  # the essay's strategies as it has them
 TRAINING = {  # steps
     "unet": (1000.0, 4000.0, 16000.0),
@@ -251,13 +252,13 @@ def leave_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[str,
 
 def number_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple[str, str, int], list[Spec]]:
     """(order, method, number of priors): the bank growing prior by prior, one setting of the loop for all; paper
-    profile, first seed. The order is the bank's own, from what knows nothing to what is near, and the reverse."""
+    profile, first seed."""
     s, grid = reference_specs(profile, priors, sky)[0], profile_of("wide").grid["learned"]
     found = {}
-    for order, names in (("nearest last", priors), ("nearest first", priors[::-1])):
+    for order, step in ORDERS.items():
         for method in NUMBERED if profile == "paper" else ():
-            for n in range(1, len(names) + 1):
-                bank = tuple(name for name in priors if name in names[:n])
+            for n in range(1, len(priors) + 1):
+                bank = tuple(name for name in priors if name in priors[::step][:n])
                 asked = method if n > 1 else f"single:{bank[0]}"
                 found[order, method, n] = [like(s, profile, asked, bank, grid=grid)]
     return found
@@ -294,9 +295,7 @@ def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
 
 def verdicts(found: pd.DataFrame) -> pd.DataFrame:
     """ablation, asks, verdict: a sentence per ablation, from its intervals."""
-    asks = {a.name: a.asks for a in ABLATIONS} | {
-        name: "Does meta-learning help strategy A?" for name in SHOTS.values()
-    }
+    asks = {a.name: a.asks for a in ABLATIONS} | dict.fromkeys(SHOTS.values(), "Does meta-learning help strategy A?")
     rows = []
     for name, part in found.groupby("ablation", sort=False):
         first, told = part.iloc[0], []
@@ -347,7 +346,7 @@ def number_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataF
     the bank without it, with its 95 % interval; none for the first."""
     found, rows = number_specs(profile, priors, sky), []
     for (order, method, n), specs in found.items():
-        added = priors[n - 1] if order == "nearest last" else priors[-n]
+        added = priors[:: ORDERS[order]][n - 1]
         more = bootstrap(difference(specs, found[order, method, n - 1])) if n > 1 else (np.nan,) * 3
         rows.append((order, method, n, added, image_psnr(specs).mean(), *more))
     return pd.DataFrame(rows, columns=["order", "method", "number", "added", "psnr", "more", "lo", "hi"])

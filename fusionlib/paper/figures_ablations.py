@@ -38,6 +38,7 @@ def fig07_ablations(data: pd.DataFrame) -> Figure:
         ax.set_ylim(y - 0.6, -0.9)
         ax.set_xscale("symlog", linthresh=0.5)
         ax.set_xticks([-10, -1, 0, 1], ["−10", "−1", "0", "1"])
+        ax.set_xlim(left=1.4 * ax.get_xlim()[0])
         ax.minorticks_off()
         ax.set_xlabel("difference to the first row [dB]")
         ax.grid(axis="x", alpha=0.3)

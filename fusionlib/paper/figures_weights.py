@@ -9,6 +9,7 @@ from matplotlib.ticker import NullFormatter
 from fusionlib.paper import style
 from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, frame, sky_picture
 
+NARROW = SCALE.replace(" (", "\n(").replace(" per", "\nper")  # under one or two pictures
 ERROR_TOP = 0.15  # errors and disagreement are shown on 0 .. ERROR_TOP
 
 
@@ -120,14 +121,7 @@ def fig08_regret_maps(data: Arrays) -> Figure:
         )
         row[2].set_title("regret")
     frame(axes)
-    fig.colorbar(
-        shown,
-        ax=axes[:, :2],
-        shrink=0.6,
-        location="bottom",
-        label=SCALE.replace(" (", "\n(").replace(" per", "\nper"),
-        extend="max",
-    )
+    fig.colorbar(shown, ax=axes[:, :2], shrink=0.6, location="bottom", label=NARROW, extend="max")
     fig.colorbar(drawn, ax=axes[:, 2:], shrink=0.9, location="bottom", label="root of what is given up", extend="both")
     return fig
 
@@ -159,14 +153,7 @@ def _maps(data: Arrays, skies: tuple[str, ...], errors: tuple[str, ...], rows: l
             drawn = ax.imshow(image, cmap=style.ERROR, vmin=0, vmax=ERROR_TOP, extent=EXTENT)
             ax.set_title({"error": "absolute error"}.get(what, what))
     frame(axes)
-    fig.colorbar(
-        shown,
-        ax=axes[:, : len(skies)],
-        shrink=0.8,
-        location="bottom",
-        label=SCALE.replace(" (", "\n(").replace(" per", "\nper"),
-        extend="max",
-    )
+    fig.colorbar(shown, ax=axes[:, : len(skies)], shrink=0.8, location="bottom", label=NARROW, extend="max")
     fig.colorbar(drawn, ax=axes[:, len(skies) :], shrink=0.8, location="bottom", label="image value", extend="max")
     return fig
 
