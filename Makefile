@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures wide paper publish store test test-interop test-browser train weights rows explore lab clean check-env help
+.PHONY: figures wide paper publish store records test test-interop test-browser train weights rows explore lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -30,8 +30,11 @@ paper: .venv/.installed  ## the same at the size of the paper, into build/paper 
 publish: .venv/.installed  ## copy a finished run into figures/, notebooks/ and README.md (PROFILE=quick)
 	@$(BIN)/python -m fusionlib.paper.publish $(PROFILE)
 
-store: .venv/.installed  ## copy the scores computed so far into figures/scores, to be committed (PROFILE=paper)
-	@$(BIN)/python -m fusionlib.paper.publish $(PROFILE) --scores
+store: .venv/.installed  ## pack the records computed so far into figures/scores, to be committed
+	@$(BIN)/python -m fusionlib.paper.publish --pack
+
+records: .venv/.installed  ## which records a profile lacks, and which ship that none wants (PROFILE=quick)
+	@$(BIN)/python -m fusionlib.paper.publish $(PROFILE) --list
 
 test: .venv/.installed-test  ## lint, types, tests and every chapter in the smoke profile
 	@$(BIN)/ruff check --quiet fusionlib tests notebooks

@@ -19,7 +19,6 @@ from fusionlib.published import MNIST_5K, fetch
 from fusionlib.sky import NPIX, Sky, black_holes
 from fusionlib.torus import tori
 
-TORUS_CODE, SKY_CODE = files.code_hash("torus"), files.code_hash("sky")  # the code in memory names cached images
 PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cat", "coffee", "coins", "grass", "gravel", "moon", "rocket", "stereo_motorcycle",
 )  # fmt: skip
@@ -27,19 +26,19 @@ PHOTOGRAPHS = (
 
 def torus(n: int = 2000, seed: int = 11) -> Tensor:
     """Thick tori, as `fusionlib.torus` simulates them."""
-    return _simulated("tori", TORUS_CODE, tori, n, seed)
+    return _simulated("tori", tori, n, seed)
 
 
 def sky(n: int = 10_000, seed: int = 404) -> Tensor:
     """Simulated black holes of their own stream: for the in-domain ceiling, which is in no bank."""
-    return _simulated("ceiling", SKY_CODE, black_holes, n, seed)
+    return _simulated("ceiling", black_holes, n, seed)
 
 
-def _simulated(name: str, code: str, simulator: Callable[..., Sky], n: int, seed: int, block: int = 100) -> Tensor:
+def _simulated(name: str, simulator: Callable[..., Sky], n: int, seed: int, block: int = 100) -> Tensor:
     """`n` images with peak 1, cached in blocks under `build/cache`."""
     parts = []
     for start in range(0, n, block):
-        path = files.folder("build", "cache") / f"{name}-{seed}-{start:05d}-{code}.npy"
+        path = files.folder("build", "cache") / f"{name}-{seed}-{start:05d}-v{files.PIPELINE}.npy"
         if not path.exists():
             with files.replacing(path) as aside, open(aside, "wb") as out:
                 np.save(out, simulator(block, seed, start=start).image.numpy())

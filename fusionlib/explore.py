@@ -25,7 +25,8 @@ from fusionlib.closures import ClosureData, Uncalibrated
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep, average
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
-from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, store_paths, tuning
+from fusionlib.paper import store
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, tuning
 from fusionlib.paper.m87 import FLUX
 from fusionlib.paper.specs import closure_specs
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
@@ -157,7 +158,7 @@ def _spec(method: str, bank: str, regime: str) -> paper.Spec | None:
     """The experiment behind a fitted strategy, if its fit ships or was made here."""
     found = (paper.strategy_specs if regime == "calibrated" else closure_specs)("quick", BANKS["main"])
     specs = [s for s in found if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
-    return next((s for s in specs if any(p.exists() for p in store_paths(tuning(s).key))), None)
+    return next((s for s in specs if store.has(tuning(s).key)), None)
 
 
 @lru_cache(maxsize=8)

@@ -1,22 +1,20 @@
-"""Where files live, how they are written, and what they depend on.
+"""Where files live, and how they are written.
 
 Everything computed goes under `build/` of the project (or of the folder named by `FUSIONLIB_HOME`). Writing is aside,
-then rename: a reader sees a whole file or none. A result is named by a hash of what it was asked for and of the code
-that computes it, comments and docstrings aside.
+then rename: a reader sees a whole file or none.
 """
 
-import ast
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+PIPELINE = 1  # version of what all results rest on: skies, arrays, the packaged tables, the loop, the scores
 
 
 def home() -> Path:
@@ -59,57 +57,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def digest(value: Any) -> str:
-    """Sixteen hex digits of the SHA-256 of `value` written as canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """Sixteen hex digits of the SHA-256 of `value` as canonical JSON. Raises TypeError for what JSON does not know."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
-
-
-@cache
-def _imports(module: str) -> tuple[str, str, frozenset[str]]:
-    """(hash of the code, path, fusionlib modules it imports) of the module `fusionlib.<module>`."""
-    path = PACKAGE.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    tree = ast.parse(path.read_text())
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fusionlib":
-            base = node.module.split(".")[1:]
-            for name in [base, *[[*base, alias.name] for alias in node.names]]:
-                stem = PACKAGE.joinpath(*name)
-                if name and (stem.is_dir() or stem.with_suffix(".py").exists()):
-                    found.add(".".join(name))
-    return hashlib.sha256(ast.unparse(_without_docstrings(tree)).encode()).hexdigest(), str(path), frozenset(found)
-
-
-def code_alone(module: str) -> str:
-    """Hash of one module, whatever it imports."""
-    return _imports(module)[0]
-
-
-def function_hash(module: str, name: str) -> str:
-    """Hash of one function of a module, whatever it calls."""
-    tree = _without_docstrings(ast.parse(Path(_imports(module)[1]).read_text()))
-    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
-    return digest(ast.unparse(found))
-
-
-@cache
-def code_hash(*modules: str) -> str:
-    """Hash of fusionlib modules (names without the package), of all they import, and of the packaged tables."""
-    todo, seen = list(modules), set()
-    while todo:
-        if (module := todo.pop()) not in seen:
-            seen.add(module)
-            todo.extend(_imports(module)[2])
-    tables = {p.name: sha256(p) for p in sorted((PACKAGE / "data").glob("*.csv"))}
-    return digest([sorted((m, _imports(m)[0]) for m in seen), tables])

@@ -87,7 +87,7 @@ def _centroid(image: Tensor, fov: float) -> tuple[Tensor, Tensor]:
 
 
 def _polar(image: Tensor, x: Tensor, y: Tensor, fov: float) -> Tensor:
-    """Brightness (B, ANGLES, radii) around centres x, y (B,), position angle from north towards east."""
+    """Brightness (B, ANGLES, radii) around centres x, y (B,); angles run from north over east to south."""
     angle = torch.arange(ANGLES, device=image.device, dtype=image.dtype) * (2 * torch.pi / ANGLES)
     radius = RADII.to(image)
     right = x[:, None, None] - radius * angle.sin()[:, None]

@@ -28,7 +28,6 @@ BRIGHTNESS = (0.5, 1.0)
 SEEDS = {"train": 101, "dev": 202, "test": 303}  # disjoint streams of images
 SIZES = {"train": 1000, "dev": 200, "test": 1000}
 BLOCK = 40  # images per cache file
-_CODE = files.code_hash("sky")  # now, so that it is the code in memory that names cached images
 
 Ranges = dict[str, tuple[float, float, str]]
 # name: (low, high, unit or meaning); all drawn uniformly
@@ -307,7 +306,7 @@ def split(name: str, n: int, *, seed: int = 0, source: str = "") -> Sky:
 
 
 def _block(name: str, block: int) -> Sky:
-    path = files.folder("build", "cache") / f"sky-{name}-{block:02d}-{_CODE}.npz"
+    path = files.folder("build", "cache") / f"sky-{name}-{block:02d}-v{files.PIPELINE}.npz"
     if not path.exists():
         sky = black_holes(BLOCK, SEEDS[name], start=block * BLOCK, progress=True)
         with files.replacing(path) as aside, open(aside, "wb") as out:

@@ -6,9 +6,9 @@ own weights ship in `weights/`, made by chapter 13.
 
 import importlib.util
 from collections.abc import Callable, Iterable
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from fusionlib.ffdnet import ffdnet
 from fusionlib.hsc import hsc
 from fusionlib.networks import WEIGHTS, trained
 from fusionlib.priors import PriorBank
+from fusionlib.published import DNCNN_17M, FFDNET_GRAY, HSC_SCORE, SRMD_X2, Published
 from fusionlib.sky import NPIX
 from fusionlib.srmd import srmd
 from fusionlib.wrappers import VP, Reduced, Restoration
@@ -75,15 +76,24 @@ def _ours(name: str) -> nn.Module:
     return reduce(lambda inner, wrapper: wrapper(inner), used, trained(network))
 
 
-PRIORS: dict[str, Callable[[], nn.Module]] = {
-    "identity": Identity,
-    "tv": TotalVariation,
-    "ffdnet": ffdnet,
-    **{name: partial(_ours, name) for name in OURS},
-    "srmd": srmd,
-    "dncnn": dncnn,
-    "hsc": hsc,
-    "upside_down": lambda: UpsideDown(trained("galaxies")),
+class Source(NamedTuple):
+    """How a prior is made, of which weights (a network of ours, or a published file), and the version of what it
+    computes: raise it when its outputs change, and the records made with it are computed anew."""
+
+    make: Callable[[], nn.Module]
+    weights: str | Published = ""
+    version: int = 1
+
+
+PRIORS: dict[str, Source] = {
+    "identity": Source(Identity),
+    "tv": Source(TotalVariation),
+    "ffdnet": Source(ffdnet, FFDNET_GRAY),
+    **{name: Source(partial(_ours, name), network) for name, (network, _) in OURS.items()},
+    "srmd": Source(srmd, SRMD_X2),
+    "dncnn": Source(dncnn, DNCNN_17M),
+    "hsc": Source(hsc, HSC_SCORE),
+    "upside_down": Source(lambda: UpsideDown(trained("galaxies")), "galaxies"),
 }
 # `far` is `main` without its near-domain prior; `local` sees 15 pixels at most; `extended` adds slow published ones,
 # `hsc` among them, whose licence is not stated: it is loaded where it is named, and nowhere else
@@ -125,32 +135,36 @@ CARDS = {
 }
 CARDS["upside_down"] = CARDS["galaxies"]._replace(domain="galaxies, upside down: harmful on purpose")
 _YOURS = Card("yours", "not stated", "you", "yours", "input")
-_PUBLISHED = ("ffdnet", "dncnn", "srmd", "hsc")
-_CODE = {name: files.code_hash(name) for name in ("classical", "networks", "wrappers", *_PUBLISHED)}
-_MODULES: dict[str, tuple[str, ...]] = {"identity": ("classical",), "tv": ("classical",), "ffdnet": ("ffdnet",)}
-_MODULES |= {name: ("networks", "wrappers") for name in OURS}
-_MODULES |= {name: (name,) for name in _PUBLISHED} | {"upside_down": ("networks",)}
 
 
 def card(name: str) -> Card:
     return CARDS.get(name, _YOURS)
 
 
-def code(name: str) -> str:
-    """Hash of what the prior `name` computes: the code it uses, and its shipped weights; of yours, its file."""
+def identity(name: str) -> list[Any]:
+    """What names a prior in a record: its name, version, and hash of its weights; of yours, of its file, wherever that
+    lies."""
     if is_own(name):
-        return files.sha256(Path(name.rpartition(":")[0]))
-    network, wrappers = OURS.get(name, (name, ()))
-    weights = WEIGHTS / f"{network}.safetensors"
-    used, wrapped = [_CODE[module] for module in _MODULES[name]], [wrapper.__name__ for wrapper in wrappers]
-    return files.digest([used, wrapped, files.sha256(weights) if weights.exists() else ""])
+        path, _, maker = name.rpartition(":")
+        return [maker, 0, files.sha256(Path(path))[:16]]
+    source = PRIORS[name]
+    if isinstance(source.weights, Published):
+        return [name, source.version, source.weights.member_sha256[:16]]
+    return [name, source.version, weights_hash(source.weights)]
+
+
+@cache
+def weights_hash(network: str) -> str:
+    """Sixteen digits of the SHA-256 of a shipped network's weights; "" for none."""
+    path = WEIGHTS / f"{network}.safetensors"
+    return files.sha256(path)[:16] if network and path.exists() else ""
 
 
 def load(name: str) -> nn.Module:
     """The prior `name`, frozen. Raises ValueError for an unknown name or missing weights."""
     if name not in PRIORS and not is_own(name):
         raise ValueError(f"unknown prior {name!r}; known are {sorted(PRIORS)}, and yours as path/to/file.py:name")
-    made = _own(name) if is_own(name) else PRIORS[name]()
+    made = _own(name) if is_own(name) else PRIORS[name].make()
     return made.requires_grad_(False).eval()
 
 

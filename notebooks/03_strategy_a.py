@@ -92,11 +92,11 @@ gap[gap.gain > 0]
 
 # %%
 shown = paper.PROFILES[profile].n_show
-mine = strategies.of(
-    specs, ["a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image", "gradient:pixel", "closed_form"], found
+mine = strategies.of(specs, strategies.WATCHED["03"], found)
+stages = [strategies.stages(s, 4 * shown) for s in mine]
+paper.save(
+    paper.figures.weights, strategies.joined(stages, "weights"), out, "fig03_weights", **facts | {"split": "dev"}
 )
-runs = strategies.runs(mine, 4 * shown)
-paper.save(paper.figures.weights, strategies.weight_table(runs), out, "fig03_weights", **facts | {"split": "dev"})
 
 # %% [markdown]
 # ## The fit, iteration by iteration
@@ -106,7 +106,9 @@ paper.save(paper.figures.weights, strategies.weight_table(runs), out, "fig03_wei
 # (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
 
 # %%
-paper.save(paper.figures.curves, strategies.curve_table(runs), out, "fig03_fit", **facts | {"split": "train and dev"})
+paper.save(
+    paper.figures.curves, strategies.joined(stages, "curves"), out, "fig03_fit", **facts | {"split": "train and dev"}
+)
 
 # %% [markdown]
 # ## Collapse
@@ -115,7 +117,7 @@ paper.save(paper.figures.curves, strategies.curve_table(runs), out, "fig03_fit",
 # over log N, so that 1 is the plain average; `entropy` is of each image's own weights, `greatest` the largest of them.
 
 # %%
-collapsed = strategies.collapse_table(runs)
+collapsed = strategies.joined(stages, "collapse")
 paper.write_table(collapsed, "tab03_collapse", out)
 collapsed.round(3)
 

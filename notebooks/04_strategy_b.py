@@ -68,9 +68,11 @@ paper.save(paper.figures.forest, table, out, "fig04_strategies", **facts)
 
 # %%
 shown = paper.PROFILES[profile].n_show
-mine = strategies.of(specs, ["b:image", "b_meta:image"], found)
-runs = strategies.runs(mine, 4 * shown)
-paper.save(paper.figures.weights, strategies.weight_table(runs), out, "fig04_weights", **facts | {"split": "dev"})
+mine = strategies.of(specs, strategies.WATCHED["04"], found)
+stages = [strategies.stages(s, 4 * shown) for s in mine]
+paper.save(
+    paper.figures.weights, strategies.joined(stages, "weights"), out, "fig04_weights", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## The fit, iteration by iteration
@@ -80,7 +82,9 @@ paper.save(paper.figures.weights, strategies.weight_table(runs), out, "fig04_wei
 # (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
 
 # %%
-paper.save(paper.figures.curves, strategies.curve_table(runs), out, "fig04_fit", **facts | {"split": "train and dev"})
+paper.save(
+    paper.figures.curves, strategies.joined(stages, "curves"), out, "fig04_fit", **facts | {"split": "train and dev"}
+)
 
 # %% [markdown]
 # ## How much is trained

@@ -67,9 +67,11 @@ paper.save(paper.figures.forest, table, out, "fig05_strategies", **facts)
 
 # %%
 shown = paper.PROFILES[profile].n_show
-mine = strategies.of(specs, ["c:image", "consensus:image", "csnet"], found)
-runs = strategies.runs(mine, 4 * shown)
-paper.save(paper.figures.weights, strategies.weight_table(runs), out, "fig05_weights", **facts | {"split": "dev"})
+mine = strategies.of(specs, strategies.WATCHED["05"], found)
+stages = [strategies.stages(s, 4 * shown) for s in mine]
+paper.save(
+    paper.figures.weights, strategies.joined(stages, "weights"), out, "fig05_weights", **facts | {"split": "dev"}
+)
 
 # %% [markdown]
 # ## The fit, iteration by iteration
@@ -79,7 +81,9 @@ paper.save(paper.figures.weights, strategies.weight_table(runs), out, "fig05_wei
 # (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
 
 # %%
-paper.save(paper.figures.curves, strategies.curve_table(runs), out, "fig05_fit", **facts | {"split": "train and dev"})
+paper.save(
+    paper.figures.curves, strategies.joined(stages, "curves"), out, "fig05_fit", **facts | {"split": "train and dev"}
+)
 
 # %% [markdown]
 # ## Collapse
@@ -88,7 +92,7 @@ paper.save(paper.figures.curves, strategies.curve_table(runs), out, "fig05_fit",
 # over log N, so that 1 is the plain average; `entropy` is of each image's own weights, `greatest` the largest of them.
 
 # %%
-collapsed = strategies.collapse_table(runs)
+collapsed = strategies.joined(stages, "collapse")
 paper.write_table(collapsed, "tab05_collapse", out)
 collapsed.round(3)
 

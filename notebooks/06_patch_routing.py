@@ -42,14 +42,11 @@ facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed fo
 #
 # Floating-point operations of the priors and wall time, both per image and for the whole loop, on a batch of
 # development images (32 but in smoke), every method in turn in one process, the lesser of two times. Times are
-# of the machine that ran this chapter; operations are not. Gates that call every prior differ in little but the gate,
+# of the machine that measured them; operations are not. Gates that call every prior differ in little but the gate,
 # so that two of them stand for all.
 
 # %%
-full = [s for s in specs if s.coverage == 1.0 and s.seed == specs[0].seed]
-dense = ("closed_form", "a:image", "average")
-timed = [s for s in full if s.method in dense or s.method.partition(":")[0] in ("single", "priced", "top_p", "expert")]
-costs = patched.cost_table(timed, 32 if profile != "smoke" else 2, repeats=2 if profile != "smoke" else 1)
+costs = patched.timed(specs, profile).result()
 paper.write_table(costs, "tab06_cost", out)
 
 # %% [markdown]
@@ -129,6 +126,7 @@ windows.round(3)
 # fit its features are drawn back to those, so that weights stay bounded about the static ones.
 
 # %%
+full = [s for s in specs if s.coverage == 1.0 and s.seed == specs[0].seed]
 mine = strategies.of(full, ["closed_form"], found)
 runs = strategies.runs(mine, 4 * paper.PROFILES[profile].n_show)
 if runs:

@@ -145,7 +145,7 @@ if len(leave):
 # noise, or 7 or 3 of the 22 scans, another array so to speak. Development images, observed from 64 pixels here.
 
 # %%
-stress = stressed.stress_table(profile, found, {"smoke": 2, "quick": 16, "paper": 64}[profile], sky)
+stress = stressed.stress_table(stressed.stress_specs(profile, found, sky), stressed.IMAGES[profile])
 paper.write_table(stress, "tab07_stress", out)
 if profile != "smoke":
     display(paper.save(paper.figures.fig07_stress, stress, out, **facts))

@@ -34,12 +34,10 @@ observation: str = ""  # UVFITS file of the observation; by default the released
 # %%
 out = paper.output(profile)
 found, lacking = zoo.available(priors)
-specs = [s for s in paper.weight_specs(profile, found, sky=sky) if s.seed == 0]
-uncalibrated = [s for s in specs if s.regime == "uncalibrated"]
-single = [s for s in specs if s.method.startswith("single:") and s.regime == "calibrated"]
-specs = [s for s in specs if s not in (*single, *uncalibrated)]
-n = {"smoke": 6, "quick": 16}.get(profile, 100)
-seen = {s.method: analysed.watch(s, n) for s in specs}
+specs, single, uncalibrated = analysed.analysed(paper.weight_specs(profile, found, sky=sky))
+n = analysed.IMAGES[profile]
+seen = {s.method: analysed.analysis(s, single, n) for s in specs}
+best = seen["closed_form"] if "closed_form" in seen else next(iter(seen.values()))
 facts = {"profile": profile, "split": "dev", "seeds": [0], "images": n}
 
 # %% [markdown]
@@ -49,7 +47,7 @@ facts = {"profile": profile, "split": "dev", "seeds": [0], "images": n}
 # Weights free of sign may be negative, and exceed one.
 
 # %%
-weights = analysed.weight_table(list(seen.values()))
+weights = strategies.joined(seen.values(), "weights")
 paper.write_table(weights, "tab08_weights", out)
 paper.save(paper.figures.weights, weights, out, "fig08_weights", **facts)
 
@@ -63,10 +61,9 @@ paper.save(paper.figures.weights, weights, out, "fig08_weights", **facts)
 # no cost, and only these can be read as shares.
 
 # %%
-local = [s for s in seen.values() if s.weights.shape[-1] > 1]
-structure = analysed.structure_table(local)
+structure = strategies.joined(seen.values(), "structure")
 paper.write_table(structure, "tab08_structure", out)
-if local:
+if len(structure):
     display(paper.save(paper.figures.fig08_structure, structure, out, **facts))
 
 # %% [markdown]
@@ -77,8 +74,8 @@ if local:
 
 # %%
 occluded = []
-for method in [m for m in ("a:image", "closed_form") if m in seen]:
-    lost = analysed.occlusion_table(seen[method].spec, n)
+for spec in [s for s in specs if s.method in analysed.OCCLUDED]:
+    method, lost = spec.method, analysed.occlusion_table(spec, n)
     mean = weights[weights.method == method].groupby("prior").weight.mean()
     occluded.append(lost.assign(method=method, weight=lost.prior.map(mean)))
 occlusion = pd.concat(occluded, ignore_index=True)
@@ -96,7 +93,7 @@ pd.Series(ranked, name="rank correlation of weight and loss").round(2)
 # the plain average; a small `batch_entropy` a gate that always picks the same prior.
 
 # %%
-collapsed = strategies.collapse_table([analysed.run_of(s) for s in seen.values()])
+collapsed = strategies.joined(seen.values(), "collapse")
 paper.write_table(collapsed, "tab08_collapse", out)
 collapsed.round(3)
 
@@ -108,7 +105,7 @@ collapsed.round(3)
 
 # %%
 if "a:image" in seen:
-    embedded = analysed.embedding_arrays(seen["a:image"].spec, seen["a:image"])
+    embedded = analysed.part(seen["a:image"], "embedding")
     display(paper.save(paper.figures.fig08_embeddings, embedded, out, **facts))
 
 # %% [markdown]
@@ -119,7 +116,7 @@ if "a:image" in seen:
 
 # %%
 if "b:image" in seen:
-    alignment = analysed.alignment_table(seen["b:image"].spec, seen["b:image"])
+    alignment = seen["b:image"]["alignment"]
     paper.write_table(alignment, "tab08_alignment", out)
     display(paper.save(paper.figures.fig08_alignment, alignment, out, **facts))
 
@@ -131,13 +128,12 @@ if "b:image" in seen:
 # patch of 8 pixels, at the last iteration (its signed root).
 
 # %%
-regret = analysed.regret_table(list(seen.values()))
+regret = strategies.joined(seen.values(), "regret")
 paper.write_table(regret, "tab08_regret", out)
 paper.save(paper.figures.fig08_regret, regret, out, **facts)
 
 # %%
-best = seen["closed_form"] if "closed_form" in seen else next(iter(seen.values()))
-paper.save(paper.figures.fig08_regret_maps, analysed.regret_arrays(best, 3), out, **facts)
+paper.save(paper.figures.fig08_regret_maps, analysed.part(best, "regret"), out, **facts)
 
 # %% [markdown]
 # ## Disagreement as an error map
@@ -148,16 +144,15 @@ paper.save(paper.figures.fig08_regret_maps, analysed.regret_arrays(best, 3), out
 # and the error by how large the disagreement is.
 
 # %%
-alone = analysed.alone(single, n)
-paper.save(paper.figures.fig08_disagreement, analysed.disagreement_arrays(best, alone, 3), out, **facts)
+paper.save(paper.figures.fig08_disagreement, analysed.part(best, "apart"), out, **facts)
 
 # %%
-guesses = analysed.error_map_table(list(seen.values()), alone)
+guesses = strategies.joined(seen.values(), "guesses")
 paper.write_table(guesses, "tab08_error_maps", out)
 guesses.round(2)
 
 # %%
-calibration = analysed.calibration_table(list(seen.values()), alone)
+calibration = strategies.joined(seen.values(), "calibration")
 paper.write_table(calibration, "tab08_calibration", out)
 paper.save(paper.figures.fig08_calibration, calibration, out, **facts)
 

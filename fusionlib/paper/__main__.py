@@ -1,4 +1,4 @@
-"""One job, a Spec as JSON: `python -m fusionlib.paper SPEC`.
+"""One job, a Spec or a Task as JSON: `python -m fusionlib.paper SPEC`.
 
 Or one chapter: `python -m fusionlib.paper chapter NAME PROFILE PARAMETERS DONE`. For the Snakefile; prints a line.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fusionlib.paper.experiment import Spec, scores
+import fusionlib.paper  # noqa: F401  (its modules record their functions)
+from fusionlib.paper.experiment import Spec, Task, scores
 
 
 def die_with_runner() -> None:
@@ -49,8 +50,13 @@ def main(argv: list[str]) -> int:
             run_chapter(name, profile, json.loads(parameters))
             Path(done).touch()
             line = f"chapter {name}"
+        elif "task" in (given := json.loads(argv[0])):
+            task = Task.from_dict(given)
+            what = f"{task.name}, {', '.join(s.method for s in task.specs[:3])}"
+            task.result()
+            line = f"{what}: done"
         else:
-            spec = Spec.from_dict(json.loads(argv[0]))
+            spec = Spec.from_dict(given)
             what = f"{spec.method}, {spec.regime}, coverage {spec.coverage}, seed {spec.seed}"
             record = scores(spec)
             if spec.n_test:

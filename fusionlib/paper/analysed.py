@@ -11,14 +11,16 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from torch import Tensor
 
 from fusionlib import metrics
+from fusionlib.baselines import released_data
 from fusionlib.fusion import FusedPrior, spread
 from fusionlib.metrics import bootstrap
 from fusionlib.oracles import Oracle, error_correlation, simplex_weights
 from fusionlib.paper import strategies
-from fusionlib.paper.experiment import Spec, arrays, observed, prior_of
-from fusionlib.paper.m87 import Source, reconstruct
+from fusionlib.paper.experiment import Spec, Task, arrays, observed, prior_of, recorded
+from fusionlib.paper.m87 import Source, reconstruct, sources
 from fusionlib.paper.method import sigmas_of
 from fusionlib.paper.patched import regions
+from fusionlib.paper.specs import weight_specs
 from fusionlib.paper.tables import examples
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.routing import Router
@@ -91,6 +93,65 @@ def run_of(s: Seen) -> strategies.Run:
     return strategies.Run(s.spec, "development", s.truth, s.fused, s.weights)
 
 
+IMAGES = {"smoke": 6, "quick": 16, "paper": 100}
+SHOWN = 3  # images of a map
+
+
+@recorded(version=1)
+def analysis(spec: Spec, singles: tuple[Spec, ...], n: int) -> dict[str, Any]:
+    """Everything below that is asked of one method: tables `weights`, `structure` (where weights are local),
+    `collapse`, `regret`, `guesses`, `calibration`; of B `alignment`; maps `regret_...` and `apart_...`, and of A
+    `embedding_...`."""
+    s, disagreement = watch(spec, n), alone(singles, n)["disagreement"]
+    found: dict[str, Any] = {
+        "weights": weight_table([s]),
+        "collapse": strategies.collapse_table([run_of(s)]),
+        "regret": regret_table([s]),
+        "guesses": error_map_table([s], disagreement),
+        "calibration": calibration_table([s], disagreement),
+    }
+    maps = {"regret": regret_arrays(s, SHOWN), "apart": disagreement_arrays(s, disagreement, SHOWN)}
+    if s.weights.shape[-1] > 1:
+        found["structure"] = structure_table([s])
+    if spec.method == "b:image":
+        found["alignment"] = alignment_table(spec, s)
+    if spec.method == "a:image":
+        maps["embedding"] = embedding_arrays(spec, s)
+    return found | {f"{kind}_{name}": v for kind, arrays in maps.items() for name, v in arrays.items()}
+
+
+def part(found: dict[str, Any], kind: str) -> dict[str, np.ndarray]:
+    """The arrays of one map of an `analysis`."""
+    return {k.removeprefix(f"{kind}_"): v for k, v in found.items() if k.startswith(f"{kind}_")}
+
+
+OCCLUDED = ("a:image", "closed_form")
+
+
+def analysed(specs: Sequence[Spec]) -> tuple[list[Spec], tuple[Spec, ...], list[Spec]]:
+    """Of the experiments of chapter 08: those analysed, every prior by itself, and those on uncalibrated data."""
+    specs = [s for s in specs if s.seed == 0]
+    calibrated = [s for s in specs if s.regime == "calibrated"]
+    single = tuple(s for s in calibrated if s.method.startswith("single:"))
+    return (
+        [s for s in calibrated if s not in single],
+        single,
+        [s for s in specs if s.regime == "uncalibrated"],
+    )
+
+
+def tasks(profile: str, priors: Sequence[str], sky: str = "", observation: str = "", **_: Any) -> list[Task]:
+    """All that chapter 08 computes beside scores."""
+    specs, singles, uncalibrated = analysed(weight_specs(profile, priors, sky=sky))
+    n, found = IMAGES[profile], sources(observation or next(map(str, released_data()), ""))[0]
+    return [
+        alone.task(singles, n),
+        *(analysis.task(s, singles, n) for s in specs),
+        *(occlusion_table.task(s, n) for s in specs if s.method in OCCLUDED),
+        *(reconstruct.task(s, source.name, source.observation) for source in found for s in uncalibrated),
+    ]
+
+
 # --- by structure ---
 
 
@@ -152,6 +213,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected[np.argsort(order)]
 
 
+@recorded(version=1)
 @torch.inference_mode()
 def occlusion_table(spec: Spec, n: int) -> pd.DataFrame:
     """prior, loss, lo, hi: PSNR lost when a prior's output is replaced by the others' mean, all else as fitted."""
@@ -267,25 +329,27 @@ def _flat(images: Tensor, n: int) -> np.ndarray:
     return images[:n, 0].cpu().numpy()
 
 
-def alone(specs: Sequence[Spec], n: int) -> Tensor:
-    """What each prior makes of `n` development images by itself, (N, B, 1, H, W), each with its own settings."""
-    return torch.from_numpy(examples(specs, n)[0]["image"])[:, :, None]
+@recorded(version=1)
+def alone(specs: Sequence[Spec], n: int) -> dict[str, np.ndarray]:
+    """`disagreement` (n, H, W): the standard deviation of what each prior makes of `n` development images by itself,
+    each with its own settings."""
+    return {"disagreement": torch.from_numpy(examples(specs, n)[0]["image"]).std(0).numpy()}
 
 
-def disagreement_arrays(s: Seen, singles: Tensor, n: int) -> dict[str, np.ndarray]:
-    """`truth`, `fused`, `error`, `disagreement` (n, H, W): the last of the standard deviation of `singles`."""
+def disagreement_arrays(s: Seen, disagreement: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """`truth`, `fused`, `error`, `disagreement` (n, H, W), the last as `alone` has it."""
     return {
         "truth": _flat(s.truth, n),
         "fused": _flat(s.fused[-1], n),
         "error": _flat((s.fused[-1] - s.truth).abs(), n),
-        "disagreement": _flat(singles.std(0), n),
+        "disagreement": disagreement[:n],
     }
 
 
-def calibration_table(found: Sequence[Seen], singles: Tensor, bins: int = 12) -> pd.DataFrame:
+def calibration_table(found: Sequence[Seen], disagreement: np.ndarray, bins: int = 12) -> pd.DataFrame:
     """method, bin, disagreement, error: pixels of all images by their disagreement, its mean and the root mean square
     error there."""
-    rows, d = [], singles.std(0).flatten().cpu().numpy()
+    rows, d = [], disagreement.ravel()
     for s in found:
         e = (s.fused[-1] - s.truth).flatten().cpu().numpy()
         for k, part in enumerate(np.array_split(np.argsort(d), bins)):
@@ -293,7 +357,7 @@ def calibration_table(found: Sequence[Seen], singles: Tensor, bins: int = 12) ->
     return pd.DataFrame(rows, columns=["method", "bin", "disagreement", "error"])
 
 
-def error_map_table(found: Sequence[Seen], singles: Tensor) -> pd.DataFrame:
+def error_map_table(found: Sequence[Seen], disagreement: np.ndarray) -> pd.DataFrame:
     """method, guess, correlation, lo, hi: rank correlation per image of the absolute error with the priors'
     disagreement, each by itself or inside the loop's last iteration, and with two maps that need no second prior: the
     image itself and its gradient."""
@@ -301,7 +365,7 @@ def error_map_table(found: Sequence[Seen], singles: Tensor) -> pd.DataFrame:
     for s in found:
         error, image = (s.fused[-1] - s.truth).abs().flatten(1).cpu().numpy(), s.fused[-1][:, 0].cpu().numpy()
         guesses = {
-            "disagreement, each by itself": singles.std(0).flatten(1).cpu().numpy(),
+            "disagreement, each by itself": disagreement.reshape(len(disagreement), -1),
             "disagreement inside the loop": s.outputs[-1].std(0).flatten(1).cpu().numpy(),
             "brightness": np.stack([u.ravel() for u in image]),
             "gradient": np.stack([gaussian_gradient_magnitude(u, 1.0).ravel() for u in image]),
@@ -318,7 +382,10 @@ def disagreement_on(specs: Sequence[Spec], sources: Sequence[Source]) -> dict[st
     also `error`."""
     found: dict[str, list[np.ndarray]] = {"fused": [], "disagreement": [], "error": []}
     for source in sources:
-        images = {s.method: torch.from_numpy(reconstruct(s, source)["denoised"])[None, None] for s in specs}
+        images = {
+            s.method: torch.from_numpy(reconstruct(s, source.name, source.observation)["denoised"])[None, None]
+            for s in specs
+        }
         fused = images.pop("average")
         moved = torch.stack([metrics.best_shift(image, fused) for image in images.values()])
         found["fused"].append(fused[0, 0].numpy())

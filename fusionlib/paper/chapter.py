@@ -14,10 +14,10 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from fusionlib import files, zoo
-from fusionlib.paper import specs
+from fusionlib.paper import analysed, m87, patched, specs, strategies, stressed
 from fusionlib.paper.ablations import ablation_specs
 from fusionlib.paper.conclusions import conclusion_specs
-from fusionlib.paper.experiment import Spec
+from fusionlib.paper.experiment import Spec, Task
 from fusionlib.paper.manifest import output, provenance, write
 
 KERNEL = "python3"
@@ -25,7 +25,8 @@ KERNEL = "python3"
 
 @dataclass(frozen=True)
 class Chapter:
-    """A notebook: its name, the experiments it reads, and its time budget by profile [seconds], jobs included.
+    """A notebook: its name, the experiments it reads, its time budget by profile [seconds], jobs included, and the
+    `tasks` it has done beside.
 
     `also` are the experiments of the profile `wide` that it shows beside, those of them that are stored.
     """
@@ -34,6 +35,7 @@ class Chapter:
     specs: Callable[..., list[Spec]]
     budget: dict[str, int]
     also: Callable[..., list[Spec]] | None = None
+    tasks: Callable[..., list[Task]] | None = None
 
 
 def _only(*names: str, all_coverages: bool = False) -> Callable[..., list[Spec]]:
@@ -61,14 +63,35 @@ CHAPTERS = [
         _strategy_a,
         {"smoke": 120, "quick": 300, "wide": 10800, "paper": 14400},
         partial(specs.strategy_specs, "wide"),
+        partial(strategies.stage_tasks, strategies.WATCHED["03"], _strategy_a),
     ),
-    Chapter("04_strategy_b", _only("b:image", "b_meta:image"), {"smoke": 60, "quick": 300, "paper": 14400}),
-    Chapter("05_strategy_c", _only("c:image"), {"smoke": 60, "quick": 300, "paper": 14400}),
-    Chapter("06_patch_routing", specs.patch_specs, {"smoke": 90, "quick": 400, "paper": 14400}),
-    Chapter("07_ablations", ablation_specs, {"smoke": 90, "quick": 400, "paper": 28800}),
-    Chapter("08_weight_analysis", specs.weight_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter(
+        "04_strategy_b",
+        _only("b:image", "b_meta:image"),
+        {"smoke": 60, "quick": 300, "paper": 14400},
+        tasks=partial(strategies.stage_tasks, strategies.WATCHED["04"], _only("b:image", "b_meta:image")),
+    ),
+    Chapter(
+        "05_strategy_c",
+        _only("c:image"),
+        {"smoke": 60, "quick": 300, "paper": 14400},
+        tasks=partial(strategies.stage_tasks, strategies.WATCHED["05"], _only("c:image")),
+    ),
+    Chapter(
+        "06_patch_routing",
+        specs.patch_specs,
+        {"smoke": 90, "quick": 400, "paper": 14400},
+        tasks=patched.tasks,
+    ),
+    Chapter("07_ablations", ablation_specs, {"smoke": 90, "quick": 400, "paper": 28800}, tasks=stressed.stress_tasks),
+    Chapter(
+        "08_weight_analysis",
+        specs.weight_specs,
+        {"smoke": 60, "quick": 300, "paper": 3600},
+        tasks=analysed.tasks,
+    ),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
-    Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}),
+    Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}, tasks=m87.tasks),
     Chapter("11_conclusions", conclusion_specs, {"smoke": 60, "quick": 300, "paper": 18000}),
     Chapter("12_explorer", _none, {"smoke": 30, "quick": 30, "paper": 30}),
     Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),

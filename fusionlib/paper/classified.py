@@ -1,9 +1,10 @@
 """Chapter 09: pMoE trained and tested, cell by cell; a cell is computed once and found again."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 from fusionlib import files, metrics, pmoe
-from fusionlib.paper.experiment import Record, stored
+from fusionlib.paper.store import Record, stored
 from fusionlib.pmoe import Arm, Samples
 from fusionlib.published import MNIST_5K, fetch
 
@@ -34,9 +35,7 @@ class Cell:
     epochs: int = 150
 
 
-_PARTS = ("_images", "_samples", "rate_of", "_result")
-_CODE = [files.code_hash("pmoe"), *(files.function_hash("paper.classified", name) for name in _PARTS)]
-_CODE += [repr((RATES, TUNING, TEST))]
+VERSION = 1  # of what a cell computes
 
 
 @dataclass(frozen=True)
@@ -105,12 +104,19 @@ def rate_of(cell: Cell) -> float:
 
 def result(cell: Cell) -> Record:
     """accuracy, hit (trials,): on 1,000 test samples; rate, flops of a sample, bytes and seconds of training."""
-    return stored(key_of(cell), lambda: _result(cell))
+    facts = lambda: {"asked": _asked(cell), "versions": {"pmoe": VERSION}}  # noqa: E731
+    return stored(key_of(cell), lambda: _result(cell), facts)
 
 
 def key_of(cell: Cell) -> str:
     """Name of a cell's record."""
-    return files.digest([asdict(cell), _CODE])
+    return files.digest([_asked(cell), {"pmoe": VERSION}])
+
+
+def _asked(cell: Cell) -> dict[str, Any]:
+    """What is not at its default, for JSON."""
+    parts = {f.name: (f.default, getattr(of, f.name)) for of in (cell.arm, cell) for f in fields(of) if f.name != "arm"}
+    return {"method": "pmoe"} | {name: value for name, (default, value) in parts.items() if value != default}
 
 
 def _result(cell: Cell) -> Record:
@@ -269,7 +275,7 @@ def by_levels(profile: str) -> list[Cell]:
     ]
 
 
-def keys(profile: str) -> list[str]:
-    """Names of all records of the chapter."""
+def cells(profile: str) -> dict[str, Cell]:
+    """All cells of the chapter, by the names of their records."""
     parts = (by_samples, by_chosen, by_experts, by_neurons, by_patches, by_levels)
-    return list(dict.fromkeys(key_of(cell) for part in parts for cell in part(profile)))
+    return {key_of(cell): cell for part in parts if profile in SIZES for cell in part(profile)}

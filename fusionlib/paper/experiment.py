@@ -4,14 +4,15 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, update_wrapper
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from fusionlib import files, metrics, rings, sky, zoo
@@ -20,8 +21,9 @@ from fusionlib.closures import Uncalibrated
 from fusionlib.families import FAMILIES, geometric
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.paper import methods
-from fusionlib.paper.fitted import NOT_TRAINED
 from fusionlib.paper.method import Array, Data, Fitted, Method, Settings
+from fusionlib.paper.methods import NOT_TRAINED
+from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
 
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
 CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
@@ -31,14 +33,12 @@ BATCH = 32
 Grid = tuple[tuple[str, tuple[float, ...]], ...]
 HQS_GRID: Grid = (("sigma_max", (0.1, 0.2, 0.4)), ("sigma_min", (0.01, 0.02)), ("lam", (0.03, 0.1, 0.3, 1.0)))
 RML_GRID: Grid = (("entropy", (0.0, 10.0, 30.0)), ("tv", (0.0, 10.0)), ("tsv", (30.0, 100.0)), ("l1", (10.0, 30.0)))
-# now, so that it is the code in memory that names results
-_PARTS = ("sky", "interferometer", "metrics", "closures", "rings", "families")
-_CODE = {name: files.code_hash(name) for name in _PARTS} | {"paper.experiment": files.code_alone("paper.experiment")}
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is computed. A score is named by this, the code, and the content of the files given here.
+    """What is computed. A record is named by the fields that are not at their defaults, the versions of the method, of
+    the priors and of `files.PIPELINE`, and the content of the files given here.
 
     `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
     `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is `calibrated` or
@@ -62,7 +62,9 @@ class Spec:
     observation: str = ""
 
     def __post_init__(self) -> None:
-        wanted = set(methods.settings_of(self.method))
+        object.__setattr__(self, "coverage", float(self.coverage))  # 1 and 1.0 are one name
+        object.__setattr__(self, "grid", tuple((name, tuple(map(float, values))) for name, values in self.grid))
+        wanted = set(methods.entry(self.method).settings)
         kind, _, name = self.method.partition(":")
         if kind == "single" and name not in self.priors:
             raise ValueError(f"Spec: {self.method!r} is not among the priors {self.priors}")
@@ -87,27 +89,28 @@ class Spec:
         except TypeError as error:
             raise ValueError(f"Spec: {error}") from None
 
+    def asked(self) -> dict[str, Any]:
+        """The fields that are not at their defaults, for JSON; files as hashes of what they hold."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        given["priors"] = [zoo.identity(name)[0] for name in self.priors]
+        kind, _, argument = self.method.partition(":")
+        if zoo.is_own(argument):
+            given["method"] = f"{kind}:{zoo.identity(argument)[0]}"
+        return given | {name: content(given[name]) for name in ("sky", "observation") if name in given}
+
+    def versions(self) -> dict[str, Any]:
+        """What the record rests on."""
+        priors = [zoo.identity(name) for name in self.priors]
+        return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors}
+
     @property
     def key(self) -> str:
-        """Name of the stored record."""
-        return record_key(self)
+        """Name of the record."""
+        return files.digest([self.asked(), self.versions()])
 
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def record_key(spec: Spec) -> str:
-    inputs = {name: content(getattr(spec, name)) for name in ("sky", "observation")}
-    return files.digest([asdict(spec) | inputs, code_of(spec)])
-
-
-def code_of(spec: Spec) -> str:
-    """Hash of the code behind a score: of this module, and of what its method, regime, and priors use."""
-    used = ["sky", "interferometer", "metrics", *["closures", "rings"] * (spec.regime == "uncalibrated")]
-    used += ["families"] * bool(spec.family)
-    priors = [zoo.code(name) for name in spec.priors]
-    return files.digest([_CODE["paper.experiment"], [_CODE[k] for k in used], methods.code(spec.method), priors])
 
 
 def content(path: str) -> str:
@@ -237,41 +240,6 @@ def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
 
 # --- computed, or found ---
 
-Record = dict[str, np.ndarray]
-FIT = "fit_"
-
-
-def store_paths(key: str) -> list[Path]:
-    """Where a record may lie: this machine's store first, then the published one."""
-    return [files.home() / "build" / "scores" / f"{key}.npz", files.home() / "figures" / "scores" / f"{key}.npz"]
-
-
-def stored(key: str, compute: Callable[[], Record]) -> Record:
-    """The record named `key`, from a store if it is there, else computed and stored: what was fitted (`fit_...`) as
-    safetensors, the rest beside it."""
-    for path in store_paths(key):
-        if path.exists():
-            return read(path)
-    path = files.folder("build", "scores") / f"{key}.npz"
-    record = compute()
-    fit = {k.removeprefix(FIT): np.ascontiguousarray(v) for k, v in record.items() if k.startswith(FIT)}
-    if fit:
-        with files.replacing(path.with_suffix(".safetensors")) as aside:
-            save_file(fit, aside)
-    with files.replacing(path) as aside, open(aside, "wb") as out:
-        np.savez_compressed(out, **{k: v for k, v in record.items() if not k.startswith(FIT)})  # type: ignore[arg-type]
-    return record
-
-
-def read(path: Path) -> Record:
-    """A stored record. Raises ValueError where a file of it is broken."""
-    fit = path.with_suffix(".safetensors")
-    try:
-        with np.load(path) as z:
-            return dict(z) | ({FIT + k: v for k, v in load_file(fit).items()} if fit.exists() else {})
-    except Exception as error:
-        raise ValueError(f"record {path} is broken ({error}); delete it, it is computed anew") from None
-
 
 def tuning(spec: Spec) -> Spec:
     """The part of an experiment that does not depend on the test images."""
@@ -286,18 +254,23 @@ def tuned(spec: Spec) -> tuple[Settings, float, Fitted]:
 
 
 def settings_of(record: Record) -> Settings:
-    return {k.removeprefix("set_"): float(v) for k, v in record.items() if k.startswith("set_")}
+    return {k.removeprefix(SETTING): float(v) for k, v in record.items() if k.startswith(SETTING)}
 
 
 def scores(spec: Spec) -> Record:
     """Per-image scores, each (draws, n_test), of one experiment; with its settings, cost and seconds per image."""
-    return stored(spec.key, lambda: _scores(spec) if spec.n_test else _tuning(spec))
+    return stored(spec.key, lambda: _scores(spec) if spec.n_test else _tuning(spec), lambda: facts_of(spec))
+
+
+def facts_of(spec: Spec) -> Facts:
+    """What the index says of a record: regime and seed too where they are at their defaults."""
+    return {"asked": {"regime": spec.regime, "seed": spec.seed} | spec.asked(), "versions": spec.versions()}
 
 
 def _tuning(spec: Spec) -> Record:
     began = time.perf_counter()
     settings, psnr, fitted = tune(spec)
-    return {f"set_{k}": np.array(v) for k, v in settings.items()} | {
+    return {f"{SETTING}{k}": np.array(v) for k, v in settings.items()} | {
         **{f"{FIT}{k}": v.cpu().numpy() for k, v in fitted.items()},
         "psnr_train": np.array(psnr),
         "job_seconds": np.array(time.perf_counter() - began),
@@ -322,7 +295,7 @@ def _scores(spec: Spec) -> Record:
             rows.setdefault(name, []).append(torch.cat([p[name] for p in parts]).cpu().numpy())
     draws = len(rows["psnr"])
     return {name: np.stack(v) for name, v in rows.items()} | {
-        **{f"set_{k}": np.array(v) for k, v in settings.items()},
+        **{f"{SETTING}{k}": np.array(v) for k, v in settings.items()},
         "psnr_train": np.array(psnr_train),
         "prior_calls": np.array(method.calls * spec.steps),
         "trainable": np.array(sum(v.numel() for k, v in fitted.items() if k not in NOT_TRAINED)),
@@ -344,3 +317,109 @@ def _score(spec: Spec, image: Tensor, truth: Tensor, array: Array, y: Any) -> di
     else:
         found |= {"chi2_vis": array.chi2(image, y)}
     return found
+
+
+# --- what a chapter computes beside scores ---
+
+Result = pd.DataFrame | dict[str, Any]  # a table, or arrays and tables by name
+RECORDED: dict[str, "Recorded"] = {}
+FILES = ("sky", "observation")  # arguments that are paths: named by what the files hold
+
+
+@dataclass(frozen=True)
+class Task:
+    """A call of a recorded function: its name, and its arguments by name."""
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...]
+
+    @property
+    def specs(self) -> list[Spec]:
+        """The experiments among the arguments."""
+        given = [v for _, value in self.arguments for v in (value if isinstance(value, tuple) else (value,))]
+        return [v for v in given if isinstance(v, Spec)]
+
+    def asked(self) -> dict[str, Any]:
+        """The arguments, for JSON; experiments as the names of their records."""
+        plain = {k: content(v) if k in FILES else _plain(v, lambda s: s.key) for k, v in self.arguments}
+        return {"method": self.name, **plain}
+
+    def versions(self) -> dict[str, Any]:
+        return {"pipeline": files.PIPELINE, "function": RECORDED[self.name].version}
+
+    @property
+    def key(self) -> str:
+        """Name of the record."""
+        return files.digest([self.asked(), self.versions()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: a job of the graph."""
+        return {"task": self.name, **{k: _plain(v, lambda s: {"spec": asdict(s)}) for k, v in self.arguments}}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Self:
+        """Raises ValueError for a function that is not recorded."""
+        name, *_ = (given.pop("task"),)
+        if name not in RECORDED:
+            raise ValueError(f"task: {name!r} is not recorded; there are {sorted(RECORDED)}")
+        return cls(name, tuple((k, _arguments(v)) for k, v in given.items()))
+
+    def result(self) -> Result:
+        """From a store, else computed and stored."""
+        function = RECORDED[self.name].function
+        facts = lambda: {"asked": self.asked(), "versions": self.versions()}  # noqa: E731
+        return _from_record(stored(self.key, lambda: _to_record(function(**dict(self.arguments))), facts))
+
+
+class Recorded:
+    """A function of experiments, numbers and words, called as before; what it gives is a record."""
+
+    def __init__(self, function: Callable[..., Any], version: int):
+        self.function, self.version = function, version
+        update_wrapper(self, function)
+        RECORDED[function.__name__] = self
+
+    def task(self, *args: Any, **kwargs: Any) -> Task:
+        bound = signature(self.function).bind(*args, **kwargs)
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in bound.arguments.items()}
+        return Task(self.function.__name__, tuple(given.items()))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.task(*args, **kwargs).result()
+
+
+def recorded(version: int = 1) -> Callable[[Callable[..., Any]], Recorded]:
+    """Makes a function's results records. Raise `version` when what it computes changes."""
+    return lambda function: Recorded(function, version)
+
+
+def _plain(value: Any, of_spec: Callable[[Spec], Any]) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(v, of_spec) for v in value]
+    return of_spec(value) if isinstance(value, Spec) else value
+
+
+def _arguments(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_arguments, value))
+    return Spec.from_dict(value["spec"]) if isinstance(value, dict) else value
+
+
+def _to_record(result: Result) -> Record:
+    """Arrays as they are; a table as its columns, after a dot, and their order."""
+    record: Record = {}
+    for name, value in (result if isinstance(result, dict) else {"": result}).items():
+        if isinstance(value, pd.DataFrame):
+            record[f"{name}.columns"] = np.array(value.columns, dtype=str)
+            record |= {f"{name}.{c}": value[c].to_numpy() for c in value}
+        else:
+            record[name] = np.asarray(value)
+    return record
+
+
+def _from_record(record: Record) -> Result:
+    tables = [name.removesuffix(".columns") for name in record if name.endswith(".columns")]
+    found = {t: pd.DataFrame({c: record[f"{t}.{c}"] for c in record[f"{t}.columns"]}) for t in tables}
+    if "" in found:
+        return found[""]
+    return found | {k: v for k, v in record.items() if k.rpartition(".")[0] not in found}

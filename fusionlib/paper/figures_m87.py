@@ -58,9 +58,9 @@ def fig10_profiles(data: Arrays) -> Figure:
         column[0].set_title(SOURCES.get(source, source))
         column[1].set(xlabel="position angle, east of north [°]", xlim=(0, 360))
         column[1].set_xticks(range(0, 361, 90), ["0\nN", "90\nE", "180\nS", "270\nW", "360\nN"])
-    for ax, last in zip(axes[:, 0], axes[:, -1], strict=True):
+    for ax, right in zip(axes[:, 0], axes[:, -1], strict=True):
         ax.set_ylabel("ridge brightness / its mean")
-        last.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
     return fig
 
 

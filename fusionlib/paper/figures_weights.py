@@ -132,7 +132,7 @@ def fig08_disagreement(data: Arrays) -> Figure:
 
 
 def fig08_m87(data: Arrays) -> Figure:
-    """`source` (S,), `fused`, `disagreement` (S, H, W), `error` of the twin, which comes last."""
+    """`source` (S,), `fused`, `disagreement` (S, H, W), `error` of the twin, the last source."""
     told = {"M87": "M87", "twin": "simulated twin"}
     rows = [told.get(str(s), str(s)) for s in data["source"]]
     errors = [np.full_like(data["fused"][0], np.nan)] * (len(rows) - len(data["error"])) + list(data["error"])

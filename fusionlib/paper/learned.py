@@ -74,15 +74,6 @@ def free(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
     return Router(encoder, Linear(encoder.channels, len(priors)), affine), None
 
 
-PARTS: dict[str, Build] = {
-    "a": strategy_a,
-    "b": strategy_b,
-    "c": strategy_c,
-    "mgpf": strategy_mgpf,
-    "gradient": free,
-}
-
-
 def learned(
     build: Build,
     argument: str,

@@ -16,23 +16,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import files, metrics, rings
-from fusionlib.baselines import RELEASED, eht2017_table, read_observation
+from fusionlib import metrics, rings
+from fusionlib.baselines import RELEASED, eht2017_table, read_observation, released_data
 from fusionlib.closures import GAIN_ERROR, KINDS, ClosureData, Uncalibrated
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.paper.experiment import (
     SYSTEMATIC,
     WINDOW,
-    Record,
     Spec,
+    Task,
     device,
     method_of,
-    record_key,
+    recorded,
     scores,
-    stored,
     tuned,
 )
 from fusionlib.paper.method import Settings
+from fusionlib.paper.specs import closure_specs
+from fusionlib.paper.store import Record
 from fusionlib.sky import FOV, NPIX, black_holes
 
 FLUX = 0.6  # Jy in the compact source; the short baselines see 1.2 with the jet (EHTC 2019 Paper IV)
@@ -40,17 +41,18 @@ FOLDS = 5
 # As M87 (EHTC 2019 Paper V): the jet comes towards us at 17 degrees and position angle 288, the spin points away
 TWIN = {"spin": 0.5, "inclination": 163.0, "theta_g": 3.8, "position_angle": 108.0, "x": 0.0, "y": 0.0, "xi": 0.9}
 TWIN |= {"width": 1.2, "gamma": -0.5, "turbulence": 0.5, "brightness": 0.8}
-_CODE = files.code_hash("paper.m87")
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A table of baselines with measured `vis` [Jy], the compact flux [Jy], and the truth (1, 1, 64, 64) if known."""
+    """A table of baselines with measured `vis` [Jy], the compact flux [Jy], and the truth (1, 1, 64, 64) if known, or
+    the file of the observation."""
 
     name: str
     table: pd.DataFrame
     flux: float
     truth: Tensor | None = None
+    observation: str = ""
 
     @cache  # noqa: B019  (two sources live as long as a chapter)
     def array(
@@ -83,20 +85,22 @@ def sources(observation: str | Path) -> tuple[list[Source], str]:
     table = read_observation(observation)
     if lacking := {"scan", "t1", "t2", "vis"} - set(table):
         return [twin()], f"{Path(observation).name} has no column(s) {sorted(lacking)}, so it cannot be imaged"
-    return [Source("M87", table, FLUX), twin()], Path(observation).name
+    return [Source("M87", table, FLUX, observation=str(observation)), twin()], Path(observation).name
 
 
-def reconstruct(spec: Spec, source: Source) -> Record:
-    """What the method of `spec`, with the settings tuned on simulated skies, makes of a source: see `_reconstruct`."""
-    table = source.table.assign(vis=source.table.vis.map(str)).to_csv(float_format="%.9g")
-    key = files.digest([record_key(spec), _CODE, source.name, table, source.flux])
-    return stored(key, lambda: _reconstruct(spec, source))
+@cache
+def source_of(name: str, observation: str) -> Source:
+    """The source of that name, M87 or twin, and its observation."""
+    return next(s for s in sources(observation)[0] if s.name == name)
 
 
-def _reconstruct(spec: Spec, source: Source) -> Record:
-    """Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, those of scans left out of the
+@recorded(version=1)
+def reconstruct(spec: Spec, name: str, observation: str) -> Record:
+    """What the method of `spec`, with the settings tuned on simulated skies, makes of the source `name`.
+
+    Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, those of scans left out of the
     fit, five folds together, and the seconds of one reconstruction."""
-    method, (settings, _, fitted) = method_of(spec), tuned(spec)
+    method, (settings, _, fitted), source = method_of(spec), tuned(spec), source_of(name, observation)
     array, y = source.array()
     result = method.run(settings, fitted, array, y, None, None)
     images = _images(settings, array, y, result.image)
@@ -120,6 +124,13 @@ def _reconstruct(spec: Spec, source: Source) -> Record:
     return {k: np.array(v) for k, v in record.items()}
 
 
+def tasks(profile: str, priors: Sequence[str], observation: str = "", **_: Any) -> list[Task]:
+    """`reconstruct` of every source under every method of chapter 10."""
+    found = sources(observation or next(map(str, released_data()), ""))[0]
+    methods = [s for s in closure_specs(profile, priors) if not s.family]
+    return [reconstruct.task(s, source.name, source.observation) for source in found for s in methods]
+
+
 def _images(settings: Settings, array: Uncalibrated, y: Any, image: Tensor) -> dict[str, Tensor]:
     if "lam" not in settings:
         return {"fitted": image}
@@ -134,7 +145,7 @@ def m87_table(specs: Sequence[Spec], found: Sequence[Source]) -> tuple[pd.DataFr
     for source in found:
         shown, profiles, scored = [], [], []
         for spec in methods:
-            record = reconstruct(spec, source)
+            record = reconstruct(spec, source.name, source.observation)
             for kind in ("denoised", "data_step", "fitted"):
                 if kind not in record:
                     continue

@@ -37,7 +37,7 @@ def git_state() -> dict[str, Any]:
 
 
 def provenance(**facts: Any) -> dict[str, Any]:
-    """Facts of this run: versions, device, code hash, git state, weights in use, and whatever is given."""
+    """Facts of this run: versions, device, git state, weights in use, and whatever is given."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
     weights = files.home() / "build" / "cache" / "weights"
     return {
@@ -48,7 +48,6 @@ def provenance(**facts: Any) -> dict[str, Any]:
         "bfloat16": zoo.native_bfloat16(),
         "date": datetime.now(UTC).date().isoformat(),
         "threads": torch.get_num_threads(),
-        "code": files.code_hash("paper.experiment", "paper.figures", "paper.tables"),
         "weights": {p.name: files.sha256(p)[:16] for p in sorted(weights.glob("*"))},
         **git_state(),
     }

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fusionlib.closures import Uncalibrated
@@ -29,6 +30,18 @@ class Method:
     calls: int
     fit: Callable[[Settings, Data], Fitted] | None = None
     prior: Callable[[Settings, Fitted], nn.Module] | None = None
+
+
+HQS_SETTINGS = ("sigma_max", "sigma_min", "lam")
+
+
+class Entry(NamedTuple):
+    """A line of the table of methods: `make(argument, priors, steps, device)`, the names of its settings, and the
+    version of what it computes. Raise that when its scores change: its records, and no others, are computed anew."""
+
+    make: Callable[[str, tuple[str, ...], int, torch.device], Method]
+    version: int = 1
+    settings: tuple[str, ...] = HQS_SETTINGS
 
 
 def sigmas_of(s: Settings, steps: int) -> list[float]:

@@ -1,68 +1,61 @@
 """The methods of the paper by name: how each is fitted on labelled images, and how it reconstructs.
 
 All but `rml`, the field's own method, and `unet` run in the same Plug-and-Play loop, with a bank of priors. After a
-colon stands a prior (`single:ffdnet`), a number (`top:2`), or a resolution (`a:image`, `oracle:8`). Here those that
-learn nothing from labels but their settings; `fitted` has the others.
+colon stands a prior (`single:ffdnet`), a number (`top:2`), or a resolution (`a:image`, `oracle:8`). Those that learn
+nothing from labels but their settings are made here.
 """
 
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusionlib import files, zoo
+from fusionlib import zoo
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Consensus, average
 from fusionlib.heldout import PerImage, held_out_weights
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.mace import mace
+from fusionlib.meta import Course
 from fusionlib.metrics import blur
-from fusionlib.networks import WEIGHTS, trained
+from fusionlib.networks import trained
 from fusionlib.oracles import Oracle
-from fusionlib.paper import fitted, learned, varied
-from fusionlib.paper.method import Array, Fitted, Method, Settings, always, cell, sigmas_of
+from fusionlib.paper import learned, solved, varied
+from fusionlib.paper.method import HQS_SETTINGS, Array, Entry, Fitted, Method, Settings, always, cell, sigmas_of
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.rml import rml
 from fusionlib.sky import NPIX
 
 RML_PRIOR = (0.6, learned.WINDOW)  # its prior image: flux [Jy], width [microarcseconds]
 FOLDS = 4  # of scans, for weights by held-out visibilities
-HQS_SETTINGS, RML_SETTINGS = ("sigma_max", "sigma_min", "lam"), ("entropy", "tv", "tsv", "l1")
-SETTINGS = {
-    "rml": RML_SETTINGS,
-    "unet": ("steps",),
-    **dict.fromkeys(("denoiser", "finetuned"), (*HQS_SETTINGS, "steps")),
-}
 
 
-def settings_of(name: str) -> tuple[str, ...]:
-    """Names of the settings of a method. Raises ValueError for a method there is not."""
+def entry(name: str) -> Entry:
+    """The line of METHODS for a method. Raises ValueError for one there is not."""
     kind = name.partition(":")[0]
-    if kind not in MAKERS:
-        raise ValueError(f"unknown method {name!r}; known are {sorted(MAKERS)}")
-    return SETTINGS.get(kind, HQS_SETTINGS)
+    if kind not in METHODS:
+        raise ValueError(f"unknown method {name!r}; known are {sorted(METHODS)}")
+    return METHODS[kind]
 
 
 def make(name: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """The method `name` with its priors loaded."""
-    settings_of(name)
-    kind, _, argument = name.partition(":")
-    return MAKERS[kind](argument, priors, steps, device)
+    return entry(name).make(name.partition(":")[2], priors, steps, device)
 
 
-def code(name: str) -> str:
-    """Hash of what makes a method: the functions of `paper` that make it, and the modules it uses."""
+def identity(name: str) -> list[Any]:
+    """What names a method in a record: its kind and version, and the hash of a network of its own."""
     kind = name.partition(":")[0]
-    weights = [files.sha256(WEIGHTS / "sky.safetensors")] if kind == "ceiling" else []
-    return files.digest([_MAKER_CODE[kind], *(_CODE[module] for module in USES[kind]), *weights])
+    own = PRIORS_OF_THEIR_OWN.get(kind)
+    return [kind, entry(name).version, *([zoo.weights_hash(own)] if own else [])]
 
 
 def resolution(name: str) -> str:
     """What shares a weight in a method: `image`, `pixel`, or a number of pixels."""
     kind, _, argument = name.partition(":")
-    if kind in ("consensus", "a_meta", "b_meta", "b_separate", *learned.PARTS):
+    if kind in ("consensus", "a_meta", "b_meta", "b_separate", "a", "b", "c", "mgpf", "gradient"):
         return argument
     if kind in varied.VARIANTS:
         return argument or "pixel"
@@ -137,32 +130,43 @@ def _oracle(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
     return Method(run, "oracle", len(priors))
 
 
-MAKERS: dict[str, Callable[[str, tuple[str, ...], int, torch.device], Method]] = {
-    "single": _single,
-    "average": _average,
-    "rml": _rml,
-    "consensus": _consensus,
-    "mace": _mace,
-    "heldout": _heldout,
-    "oracle": _oracle,
-    "ceiling": _ceiling,
-    **fitted.MAKERS,
+METHODS: dict[str, Entry] = {
+    "single": Entry(_single),
+    "average": Entry(_average),
+    "rml": Entry(_rml, settings=("entropy", "tv", "tsv", "l1")),
+    "consensus": Entry(_consensus),
+    "mace": Entry(_mace),
+    "heldout": Entry(_heldout),
+    "oracle": Entry(_oracle),
+    "ceiling": Entry(_ceiling),
+    "static_simplex": Entry(partial(solved.solved, solved.static(True), "baseline")),
+    "static_affine": Entry(partial(solved.solved, solved.static(False), "baseline")),
+    "closed_form": Entry(solved.closed_form),
+    "closed_expert": Entry(solved.closed_expert),
+    "priced": Entry(solved.priced),
+    "unrolled": Entry(partial(solved.solved, solved.unrolled(), "fused")),
+    "csnet": Entry(partial(solved.solved, solved.csnet(), "baseline")),
+    "single_identity": Entry(partial(solved.control, solved.static(False), solved.with_identity)),
+    "noise_levels": Entry(partial(solved.control, solved.static(False), solved.at_levels)),
+    "closed_single": Entry(partial(solved.control, solved.closed(), solved.with_identity)),
+    "closed_levels": Entry(partial(solved.control, solved.closed(), solved.at_levels)),
+    "closed_union": Entry(solved.union),
+    "a": Entry(partial(learned.learned, learned.strategy_a)),
+    "b": Entry(partial(learned.learned, learned.strategy_b)),
+    "c": Entry(partial(learned.learned, learned.strategy_c, objective=varied.PEERS)),
+    "mgpf": Entry(partial(learned.learned, learned.strategy_mgpf)),
+    "gradient": Entry(partial(learned.learned, learned.free)),
+    "b_separate": Entry(partial(learned.learned, learned.strategy_b, separate=True)),
+    "expert": Entry(learned.expert),
+    "top": Entry(learned.top),
+    "top_p": Entry(learned.nucleus),
+    "a_meta": Entry(partial(learned.learned, learned.strategy_a, course=Course())),
+    "b_meta": Entry(partial(learned.learned, learned.strategy_b, course=Course())),
+    "lora": Entry(learned.low_rank),
+    "denoiser": Entry(partial(learned.denoiser, False), settings=(*HQS_SETTINGS, "steps")),
+    "finetuned": Entry(partial(learned.denoiser, True), settings=(*HQS_SETTINGS, "steps")),
+    "unet": Entry(learned.unet, settings=("steps",)),
+    **varied.VARIANTS,
 }
-USES: dict[str, tuple[str, ...]] = {
-    "single": ("pnp",),
-    "average": ("pnp", "gates"),
-    "rml": ("rml",),
-    "consensus": ("pnp", "gates"),
-    "mace": ("mace",),
-    "heldout": ("pnp", "heldout"),
-    "oracle": ("pnp", "oracles"),
-    "ceiling": ("pnp", "networks"),
-    **fitted.USES,
-}
-# now, so that it is the code in memory that names results
-_CODE = {name: files.code_hash(name) for modules in USES.values() for name in modules}
-_SHARED = [files.code_alone("paper.method"), repr((RML_PRIOR, FOLDS))]
-_MAKER_CODE = {
-    kind: [*_SHARED, fitted.code(kind) if kind in fitted.MAKERS else files.function_hash("paper.methods", f"_{kind}")]
-    for kind in MAKERS
-}
+NOT_TRAINED = ("best", "shared", "ellipsoid", "ridge", "kept")  # found by a fit, but no parameters
+PRIORS_OF_THEIR_OWN = {"ceiling": "sky"}  # networks that are in no bank

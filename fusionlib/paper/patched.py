@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fusionlib import metrics, zoo
 from fusionlib.fusion import FusedPrior
-from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, settings_grid, tuned
+from fusionlib.paper.experiment import Spec, Task, arrays, device, method_of, observed, recorded, settings_grid, tuned
+from fusionlib.paper.specs import patch_specs
 from fusionlib.paper.strategies import Run
 from fusionlib.paper.tables import bank_name, difference, score_table
 from fusionlib.pnp import Reconstruction
@@ -53,6 +54,7 @@ def choice_of(method: str) -> tuple[str, float, float]:
     return "token", np.nan, float(number) if kind == "top_p" else np.nan
 
 
+@recorded(version=1)
 def cost_table(specs: Sequence[Spec], n: int, repeats: int = 3) -> pd.DataFrame:
     """method, bank, coverage, psnr, flops (of the priors, per image, whole loop), ms (per image, whole loop).
 
@@ -80,6 +82,21 @@ def cost_table(specs: Sequence[Spec], n: int, repeats: int = 3) -> pd.DataFrame:
             | {"flops": operations(prior, result, s.priors) / n, "ms": 1e3 * seconds / n}
         )
     return pd.DataFrame(rows)
+
+
+DENSE = ("closed_form", "a:image", "average")  # gates that call every prior differ in little else: these stand for all
+
+
+def timed(specs: Sequence[Spec], profile: str) -> Task:
+    """The `cost_table` of chapter 06: the first seed at full coverage; what skips priors, and DENSE."""
+    full = [s for s in specs if s.coverage == 1.0 and s.seed == specs[0].seed]
+    skips = ("single", "priced", "top_p", "expert")
+    some = [s for s in full if s.method in DENSE or s.method.partition(":")[0] in skips]
+    return cost_table.task(some, *((2, 1) if profile == "smoke" else (32, 2)))
+
+
+def tasks(profile: str, priors: Sequence[str], sky: str = "", **_: Any) -> list[Task]:
+    return [timed(patch_specs(profile, priors, sky=sky), profile)]
 
 
 def _now() -> float:

@@ -1,6 +1,7 @@
 """Publish a finished run into figures/, notebooks/ and README.md: `python -m fusionlib.paper.publish quick`.
 
-With `--scores` only what was computed so far goes into figures/scores, of a run that need not be finished.
+With `--pack` only the records that were computed so far go into figures/scores, of a run that need not be finished.
+With `--list` it prints which records a profile lacks, and which ship that no profile wants; `--drop` drops those.
 """
 
 import base64
@@ -19,20 +20,20 @@ import pandas as pd
 from PIL import Image
 
 from fusionlib import files
-from fusionlib.paper import classified, drawing, figures, style
+from fusionlib.paper import classified, drawing, figures, store, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
+from fusionlib.paper.classified import Cell
 from fusionlib.paper.conclusions import strip_specs
-from fusionlib.paper.experiment import read, record_key, store_paths, tuning
+from fusionlib.paper.experiment import Spec, Task, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.run import job_seconds, make_plan
+from fusionlib.paper.run import chapter_specs, chapter_tasks, job_seconds, make_plan
 from fusionlib.zoo import BANKS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CONCLUSIONS = "11_conclusions"
-KEPT = "scores"  # inside figures/: the published store
 LARGE = 400_000  # bytes
-LONG = 8.0  # seconds of a job
+SHIPPED = ("quick", "wide", "paper")  # profiles whose records ship
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -125,8 +126,7 @@ def chapters_markdown(facts: dict[str, dict], experiments: dict[str, int]) -> st
 def computed_on(facts: dict[str, dict]) -> dict[str, int]:
     """How many experiments behind the published chapters each device and version of torch scored."""
     specs = {spec for chapter in CHAPTERS for spec in chapter.specs(facts[chapter.name]["profile"])}
-    found = [next((p for p in store_paths(record_key(spec)) if p.exists()), None) for spec in specs]
-    records = [read(path) for path in found if path]
+    records = [store.load(spec.key) for spec in specs if store.has(spec.key)]
     return dict(Counter(f"{r['device']}, torch {r['torch']}" for r in records).most_common())
 
 
@@ -195,39 +195,74 @@ def publish(profile: str) -> None:
         for path in notebooks.iterdir():
             shutil.move(str(path), home / "notebooks" / path.name)
     (home / "README.md").write_text(readme)
-    _publish_scores(target / KEPT, profile)
+    pack()
     print(f"published profile {profile}: {len(wanted)} figures and tables, {len(ready)} notebooks, README.md")
     for name in sorted(left):
         print(f"  {name} is not up to date; what is published of it stays, of profile {facts[name]['profile']}")
 
 
-def _publish_scores(folder: Path, profile: str) -> None:
-    """Into the published store: tuned settings of every profile, with what was fitted; all scores of the paper's run
-    and of the wide one, of the others those at partial coverage, of uncalibrated data and of jobs of more than LONG
-    seconds; what chapter 09 trains. So a fresh checkout has less to compute. What is stale goes. Fits of more than
-    LARGE bytes (networks) stay here, their scores go instead, but for those that chapter 11 shows in pictures."""
-    kept, pictured = set(), set()
-    for name in ("quick", "paper"):
-        pictured |= {record_key(tuning(spec)) for spec in strip_specs(name, BANKS["main"])}
-    for name in {profile, "quick", "wide", "paper"}:
-        for spec in (s for chapter in chapters_of(name) for s in chapter.specs(name)):
-            fit = store_paths(record_key(tuning(spec)))[0].with_suffix(".safetensors")
-            large = fit.exists() and fit.stat().st_size > LARGE and fit.stem not in pictured
-            score = record_key(spec)
-            slow = large or spec.coverage < 1 or spec.regime == "uncalibrated" or name in ("wide", "paper")
-            slow = slow or job_seconds(spec) > LONG
-            kept |= {score} if slow or (folder / f"{score}.npz").exists() else set()
-            kept |= set() if large else {fit.stem}
-        kept |= set(classified.keys(name)) if name in classified.SIZES else set()
-    folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        if old.stem not in kept:
-            old.unlink()
-    for key in kept:
-        mine, published = store_paths(key)
-        for suffix in (".safetensors", ".npz"):
-            if mine.with_suffix(suffix).exists() and not published.exists():
-                shutil.copy(mine.with_suffix(suffix), published.with_suffix(suffix))
+def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
+    """What a profile's records are of, by name: experiments with their tunings, tasks of chapters, cells of pMoE."""
+    found: dict[str, Spec | Task | Cell] = {}
+    for chapter in chapters_of(profile):
+        tasks = chapter_tasks(chapter, profile, {})
+        specs = [*chapter_specs(chapter, profile, {}), *(s for task in tasks for s in task.specs)]
+        found |= {part.key: part for s in specs for part in (tuning(s), s)} | {task.key: task for task in tasks}
+    return found | {key: cell for key, cell in classified.cells(profile).items()}
+
+
+def shipped() -> set[str]:
+    """Names of the records that may ship: all that the profiles but smoke want, less fits of more than LARGE bytes
+    (networks) but for those that chapter 11 shows in pictures and the first of each kind of method."""
+    found: dict[str, Spec | Task | Cell] = {}
+    for profile in SHIPPED:
+        found |= wanted(profile)
+    pictured = {tuning(s).key for name in ("quick", "paper") for s in strip_specs(name, BANKS["main"])}
+    seen: set[str] = set()
+    for key, part in sorted(found.items(), key=lambda item: _size(item[0])):
+        kind = part.method.partition(":")[0] if isinstance(part, Spec) and not part.n_test else ""
+        if kind in seen and _size(key) > LARGE and key not in pictured:
+            del found[key]
+        seen |= {kind} if kind and _size(key) else set()
+    return set(found)
+
+
+def _size(key: str) -> int:
+    """Bytes of a record that was computed here."""
+    return store.here(key).stat().st_size if store.here(key).exists() else 0
+
+
+def pack() -> None:
+    """Copy what was computed here and may ship into figures/scores, and say what came."""
+    came, _ = store.pack(key for key in sorted(shipped()) if store.here(key).exists())
+    print(f"figures/scores: {came} records came, {len(store.index())} are there")
+
+
+def unwanted() -> list[str]:
+    """Records that ship and no profile wants."""
+    kept = set().union(*map(wanted, SHIPPED))
+    return [key for key in store.index() if key not in kept]
+
+
+def listed(profile: str, drop: bool) -> None:
+    """Print what a profile lacks, and what ships that no profile wants; with `drop` the latter goes."""
+    lacks = {key: part for key, part in wanted(profile).items() if not store.has(key)}
+    for key, part in lacks.items():
+        print(f"lacks {key}  {_told(part)}")
+    extra = unwanted()
+    for key in extra:
+        line = store.index()[key]
+        print(f"unwanted {key}  {line['method']}, {line['priors']}, {line['n_train']} labels, seed {line['seed']}")
+    print(f"{profile} lacks {len(lacks)} records; of {len(store.index())} that ship {len(extra)} are wanted nowhere")
+    if drop:
+        store.pack([], extra)
+        print(f"{len(extra)} dropped")
+
+
+def _told(part: Spec | Task | Cell) -> str:
+    if isinstance(part, Spec):
+        return f"{part.method}, {'+'.join(part.priors)}, {part.regime}, coverage {part.coverage}, {part.n_test} images"
+    return f"{part.name} {', '.join(s.method for s in part.specs)}" if isinstance(part, Task) else str(part)
 
 
 def _tex(frame: pd.DataFrame) -> str:
@@ -237,9 +272,14 @@ def _tex(frame: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    scores_only = "--scores" in sys.argv
-    wanted_profile = next((a for a in sys.argv[1:] if not a.startswith("-")), "quick")
+    options = {a for a in sys.argv[1:] if a.startswith("-")}
+    given = next((a for a in sys.argv[1:] if not a.startswith("-")), "quick")
     try:
-        _publish_scores(files.home() / "figures" / KEPT, wanted_profile) if scores_only else publish(wanted_profile)
+        if "--pack" in options:
+            pack()
+        elif options:
+            listed(given, "--drop" in options)
+        else:
+            publish(given)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
 from fusionlib import files, zoo
 from fusionlib.baselines import COVERAGE, released_data
+from fusionlib.paper import store
 from fusionlib.paper.chapter import (
     Chapter,
     chapter_of,
@@ -37,19 +37,19 @@ from fusionlib.paper.experiment import (
     HQS_GRID,
     RML_GRID,
     Spec,
+    Task,
     arrays,
     content,
     device,
     method_of,
-    record_key,
     settings_grid,
-    store_paths,
     tuning,
 )
 from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import CONTROLS, FITTED, LEARNED
+from fusionlib.paper.stale import reached
 from fusionlib.paper.varied import VARIANTS
 from fusionlib.sky import NPIX
 
@@ -76,6 +76,13 @@ def chapter_specs(chapter: Chapter, profile: str, parameters: dict[str, Any]) ->
     return chapter.specs(profile, found, **options)
 
 
+def chapter_tasks(chapter: Chapter, profile: str, parameters: dict[str, Any]) -> list[Task]:
+    """What it computes beside scores, likewise."""
+    options = {k: parameters[k] for k in ("sky", "observation") if k in parameters}
+    found, _ = zoo.available(parameters.get("priors", zoo.BANKS["main"]))
+    return chapter.tasks(profile, found, **options) if chapter.tasks else []
+
+
 def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan:
     """The graph of `profile`. Raises ValueError for unknown profiles, chapters or parameters."""
     profile_of(profile)
@@ -87,39 +94,27 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         )
     jobs: dict[str, tuple[str, list[str]]] = {}
     graph: dict[str, tuple[str, str, list[str]]] = {}
-    parts = (
-        "chapter",
-        "figures",
-        "tables",
-        "profiles",
-        "specs",
-        "headroom",
-        "strategies",
-        "m87",
-        "trained",
-        "patched",
-        "ablations",
-        "stressed",
-        "analysed",
-        "classified",
-        "conclusions",
-        "claims",
-        "checklist",
-    )
-    code = files.code_hash(*(f"paper.{part}" for part in parts))
     for chapter in chapters:
         if profile not in chapter.budget:
             raise ValueError(f"chapter {chapter.name} has no profile {profile}; it has {sorted(chapter.budget)}")
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
-        specs = chapter_specs(chapter, profile, mine)
-        missing = {str(store_paths(key)[0]): s for s in specs if not _stored(key := record_key(s))}
-        uses = Counter(record_key(tuning(s)) for s in missing.values())
-        for path, s in missing.items():
-            key = record_key(tuning(s))
-            apart = not _stored(key) and (profile != "smoke" or uses[key] > 1)  # in smoke starting a job is what costs
+        specs, tasks = chapter_specs(chapter, profile, mine), chapter_tasks(chapter, profile, mine)
+        wanted = [*specs, *(s for task in tasks for s in task.specs)]
+        missing = {s.key: s for s in wanted if not store.has(s.key)}
+        uses = Counter(tuning(s).key for s in missing.values())
+        for key, s in missing.items():
+            before = tuning(s).key
+            apart = not store.has(before) and (
+                profile != "smoke" or uses[before] > 1
+            )  # there starting a job costs most
             if apart:
-                jobs[str(store_paths(key)[0])] = (json.dumps(asdict(tuning(s))), [])
-            jobs[path] = (json.dumps(asdict(s)), [str(store_paths(key)[0])] * apart)
+                jobs[str(store.here(before))] = (json.dumps(asdict(tuning(s))), [])
+            jobs[str(store.here(key))] = (json.dumps(asdict(s)), [str(store.here(before))] * apart)
+        for task in tasks:
+            if not store.has(task.key):
+                needs = sorted({str(store.here(s.key)) for s in task.specs} & set(jobs))
+                jobs[str(store.here(task.key))] = (json.dumps(task.to_dict()), needs)
+        keys = sorted({s.key for s in specs} | {task.key for task in tasks})
         inputs = [content(mine.get(name, "")) for name in ("sky", "observation")]
         if "observation" in known[chapter.name]:
             readable = importlib.util.find_spec("ehtim") is not None
@@ -127,13 +122,19 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         if chapter.also:
             options = {k: v for k, v in mine.items() if k == "sky"}
             beside = chapter.also(zoo.available(mine.get("priors", zoo.BANKS["main"]))[0], **options)
-            inputs += [key for s in beside if _stored(key := record_key(s))]
-        key = files.digest([source(chapter.name).read_text(), code, mine, inputs, sorted(record_key(s) for s in specs)])
+            inputs += [s.key for s in beside if store.has(s.key)]
+        script = source(chapter.name).read_text()
+        key = files.digest([script, reached(script), mine, inputs, keys])
         done = output(profile) / ".done" / f"{chapter.name}-{key}"
         if not (done.exists() and _whole(chapter, profile)):
             done.unlink(missing_ok=True)
             failed_notebook(chapter.name, profile).unlink(missing_ok=True)
-            graph[str(done)] = (chapter.name, json.dumps(mine), sorted(missing))
+            needs = [str(store.here(part)) for part in keys if not store.has(part)]
+            graph[str(done)] = (
+                chapter.name,
+                json.dumps(mine),
+                sorted(str(store.here(key)) for key in keys if not store.has(key)),
+            )
     return Plan(profile, jobs, graph)
 
 
@@ -143,10 +144,6 @@ def _whole(chapter: Chapter, profile: str) -> bool:
     return facts.exists() and json.loads(facts.read_text())["made"] == made_by(chapter.name, profile)
 
 
-def _stored(key: str) -> bool:
-    return any(path.exists() for path in store_paths(key))
-
-
 def estimate(plan: Plan) -> float:
     """Expected job seconds on one core: prior calls, data steps and RML as timed now on a blank image, and rough
     allowances for learning."""
@@ -154,7 +151,10 @@ def estimate(plan: Plan) -> float:
     rates: dict[tuple[str, str], float] = {}
     total = 0.0
     for text, _ in plan.jobs.values():
-        s = Spec.from_dict(json.loads(text))
+        if "task" in (given := json.loads(text)):
+            total += 20.0
+            continue
+        s = Spec.from_dict(given)
         kind, n = s.method.partition(":")[0], max(len(s.priors), 1)
         for name in set(s.priors) - set(prior_seconds):
             prior_seconds[name] = milliseconds(zoo.load(name).to(device()), batch=8) / 1e3
@@ -205,11 +205,24 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
 
 def job_seconds(spec: Spec, *, published: bool = False) -> float:
     """What the job of an experiment took on one core; 0 if it was not done here, or, `published`, is in no store."""
-    for path in store_paths(record_key(spec))[: 1 + published]:
-        if path.exists():
-            with np.load(path) as z:
-                return float(z["job_seconds"])
-    return 0.0
+    key = spec.key
+    if not store.here(key).exists() and not (published and store.has(key)):
+        return 0.0
+    return float(store.load(key)["job_seconds"])
+
+
+def told(plan: Plan) -> str:
+    """The plan in words, a line per job and chapter."""
+    lines = [f"{plan.profile}: {len(plan.jobs)} jobs and {len(plan.chapters)} chapters to do"]
+    for text, _ in plan.jobs.values():
+        given = json.loads(text)
+        if "task" in given:
+            lines.append(f"  {given['task']}")
+        else:
+            size = f"{given['n_test']} images" if given["n_test"] else "tuning"
+            priors = "+".join(given["priors"])
+            lines.append(f"  {given['method']}, {given['regime']}, coverage {given['coverage']}, {priors}, {size}")
+    return "\n".join([*lines, *(f"  chapter {name}" for name, *_ in plan.chapters.values())])
 
 
 def _die_with_parent() -> None:
@@ -281,6 +294,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="notebook parameter"
     )
+    parser.add_argument("--plan", action="store_true", help="print what is to be done, and do nothing")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
@@ -295,6 +309,9 @@ def main(argv: list[str] | None = None) -> int:
             for name, reason in lacking.items():
                 print(f"prior {name} is left out: {reason}")
             plan = make_plan(args.profile, args.only, parameters)
+            if args.plan:
+                print(told(plan))
+                return 0
             if plan.jobs or plan.chapters:
                 minutes = estimate(plan) / args.cores / 60
                 print(

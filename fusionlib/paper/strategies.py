@@ -1,6 +1,6 @@
 """Chapters 03 to 05: the data behind the figures of the learned strategies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +11,18 @@ from torch import Tensor, nn
 from fusionlib import metrics, zoo
 from fusionlib.losses import collapse
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, store_paths, tuned
+from fusionlib.paper import store
+from fusionlib.paper.experiment import Spec, Task, arrays, method_of, observed, recorded, scores, tuned
 from fusionlib.paper.method import Array
+from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import bank_name, difference, examples
+
+WATCHED = {  # whose weights and fit the chapters show
+    "03": ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image", "gradient:pixel", "closed_form"),
+    "04": ("b:image", "b_meta:image"),
+    "05": ("c:image", "consensus:image", "csnet"),
+}
 
 
 def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> list[Spec]:
@@ -25,7 +33,7 @@ def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> li
 
 def known(specs: Sequence[Spec]) -> list[Spec]:
     """Those whose scores are stored, here or with the project; none unless all single priors, the reference, are."""
-    found = [s for s in specs if any(path.exists() for path in store_paths(s.key))]
+    found = [s for s in specs if store.has(s.key)]
     lacking = [s for s in specs if s.method.startswith("single:") and s not in found]
     return [] if lacking else found
 
@@ -69,6 +77,27 @@ def runs(specs: Sequence[Spec], n: int) -> list[Run]:
             iterates = torch.stack([*list(watched.seen.values())[1:], done.image])
             found.append(Run(s, images, truth, iterates, done.record["weights"].float()))
     return found
+
+
+@recorded(version=1)
+def stages(spec: Spec, n: int) -> dict[str, pd.DataFrame]:
+    """An experiment iteration by iteration, of `runs`: `weights`, `curves` and `collapse`, as the tables below."""
+    found = runs([spec], n)
+    return {"weights": weight_table(found), "curves": curve_table(found), "collapse": collapse_table(found)}
+
+
+def joined(found: Iterable[dict[str, Any]], name: str) -> pd.DataFrame:
+    """One of the tables of several experiments, of those that have it."""
+    parts = [one[name] for one in found if name in one and len(one[name])]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def stage_tasks(
+    methods: Sequence[str], specs: Callable[..., list[Spec]], profile: str, priors: Sequence[str], **options: Any
+) -> list[Task]:
+    """`stages` of some methods out of the experiments of a chapter."""
+    mine = of(specs(profile, priors, **options), methods, priors) if profile in PROFILES and profile != "wide" else []
+    return [stages.task(s, 4 * PROFILES[profile].n_show) for s in mine]
 
 
 def weight_table(found: Sequence[Run]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Chapter 07: what was fitted to one array and one kind of sky, given another."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from fusionlib.baselines import COVERAGE
 from fusionlib.interferometer import MIN_BASELINE, Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import like, reference_specs
-from fusionlib.paper.experiment import WINDOW, Spec, device, method_of, observed, tuned
+from fusionlib.paper.experiment import WINDOW, Spec, Task, device, method_of, observed, recorded, tuned
 
+IMAGES = {"smoke": 2, "quick": 16, "paper": 64}
 STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel", "unet")
 
 
@@ -45,26 +46,36 @@ def stress_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spe
     return [like(s, profile, m, tuple(priors)) for m in (STRESSED if profile != "smoke" else STRESSED[:1])]
 
 
+@recorded(version=1)
 @torch.inference_mode()
-def stress_table(profile: str, priors: Sequence[str], n: int, sky: str = "") -> pd.DataFrame:
-    """stress, method, psnr, delta, lo, hi: `n` development images under each of STRESSES; PSNR of the image scaled and
-    moved back, beside the average's. Nothing is fitted or tuned anew."""
-    specs, rows = stress_specs(profile, priors, sky), []
+def under_stress(spec: Spec, n: int) -> dict[str, np.ndarray]:
+    """PSNR (n,) of `n` development images under each of STRESSES, of the image scaled and moved back. Nothing is fitted
+    or tuned anew."""
+    found, (settings, _, fitted), method = {}, tuned(spec), method_of(spec)
     for name, (flux, move, noise, coverage) in STRESSES.items():
-        found: dict[str, list[np.ndarray]] = {}
-        lists = len(COVERAGE[coverage])
+        parts, lists = [], len(COVERAGE[coverage])
         for draw in range(min(lists, n)):
             table = Interferometer.eht2017(coverage, draw).table
             table = table.assign(sigma=table.sigma * noise)
             array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
-            truth, _ = observed(specs[0], "dev", n, 0, array, slice(draw, None, lists))
+            truth, _ = observed(spec, "dev", n, 0, array, slice(draw, None, lists))
             y = array.observe(torch.roll(truth, (move, move), (2, 3)) * flux, 99 + draw)
-            for s in specs:
-                settings, _, fitted = tuned(s)
-                image = method_of(s).run(settings, fitted, array, y, truth, None).image
-                back = torch.roll(image, (-move, -move), (2, 3)) / flux
-                found.setdefault(s.method, []).append(metrics.psnr(back, truth).cpu().numpy())
-        all_psnr = {method: np.concatenate(parts) for method, parts in found.items()}
-        for method, psnr in all_psnr.items():
-            rows.append((name, method, psnr.mean(), *bootstrap(psnr - all_psnr["average"])))
+            image = method.run(settings, fitted, array, y, truth, None).image
+            back = torch.roll(image, (-move, -move), (2, 3)) / flux
+            parts.append(metrics.psnr(back, truth).cpu().numpy())
+        found[name] = np.concatenate(parts)
+    return found
+
+
+def stress_table(specs: Sequence[Spec], n: int) -> pd.DataFrame:
+    """stress, method, psnr, delta, lo, hi: `under_stress`, beside the average."""
+    rows, found = [], {s.method: under_stress(s, n) for s in specs}
+    for name in STRESSES:
+        for method, psnr in found.items():
+            gain = bootstrap(psnr[name] - found["average"][name])
+            rows.append((name, method, psnr[name].mean(), *gain))
     return pd.DataFrame(rows, columns=["stress", "method", "psnr", "delta", "lo", "hi"])
+
+
+def stress_tasks(profile: str, priors: Sequence[str], sky: str = "", **_: Any) -> list[Task]:
+    return [under_stress.task(s, IMAGES[profile]) for s in stress_specs(profile, priors, sky)]

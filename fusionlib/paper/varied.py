@@ -1,6 +1,5 @@
 """The strategies with one thing changed each, for the ablations of chapter 07."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
@@ -14,7 +13,7 @@ from fusionlib.learn import Schedule
 from fusionlib.losses import Objective
 from fusionlib.meta import Course
 from fusionlib.paper.learned import Part, learned, strategy_a, strategy_c
-from fusionlib.paper.method import Data, Fitted, Method, Settings
+from fusionlib.paper.method import Data, Entry, Fitted, Method, Settings
 from fusionlib.paper.solved import closed_form
 from fusionlib.routing import Encoder, Linear, MultiGate, Pixels, Router, cosine_router
 
@@ -94,33 +93,35 @@ def _correlation(priors: tuple[str, ...], n: int = 12, sigma: float = 0.1) -> Te
 
 
 PEERS = Objective(diversity=1e-4)  # of strategy C
-Maker = Callable[[str, tuple[str, ...], int, torch.device], Method]
-VARIANTS: dict[str, Maker] = {
-    "a_linear": partial(learned, linear_head),
-    "a_pixels": partial(learned, raw_pixels),
-    "a_blind": partial(learned, blind),
-    "a_average": partial(learned, strategy_a, policy="average"),
-    "a_white": partial(learned, strategy_a, policy="white"),
-    "a_l1": partial(learned, strategy_a, objective=Objective("l1")),
-    "a_focal": partial(learned, strategy_a, objective=Objective("focal")),
-    "a_spread": partial(learned, strategy_a, objective=Objective(entropy=1e-4)),
-    "a_sharp": partial(learned, strategy_a, objective=Objective(entropy=-1e-4)),
-    "a_shared_out": partial(learned, strategy_a, objective=Objective(batch_entropy=1e-4)),
-    "a_maml": partial(learned, strategy_a, course=Course(unseen=True)),
-    "a_maml_zero": partial(learned, strategy_a, course=Course(unseen=True, shots=0)),
-    "a_joint": partial(learned, strategy_a, course=Course(unseen=True, steps=0)),
-    "a_joint_zero": partial(learned, strategy_a, course=Course(unseen=True, steps=0, shots=0)),
-    "b_equal": partial(learned, equal),
-    "b_bare": partial(learned, bare),
-    "c_plain": partial(learned, strategy_c),
-    "c_literal": partial(learned, strategy_c, objective=Objective(literal=1e-4)),
-    "c_unseen": partial(learned, strategy_c, objective=PEERS, without="torus"),
-    "c_subsets": partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8)),
-    "c_subsets_unseen": partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8), without="torus"),
-    "mgpf_random": partial(learned, grouped_at_random),
-    "mgpf_clustered": partial(learned, grouped_by_error),
-    "closed_average": partial(closed_form, policy="average"),
-    "closed_white": partial(closed_form, policy="white"),
-    "closed_turned": turned,
-    "closed_blind": partial(closed_form, without="context"),
+SUBSETS = Schedule(subsets=8)
+VARIANTS: dict[str, Entry] = {
+    "a_linear": Entry(partial(learned, linear_head)),
+    "a_pixels": Entry(partial(learned, raw_pixels)),
+    "a_blind": Entry(partial(learned, blind)),
+    "a_average": Entry(partial(learned, strategy_a, policy="average")),
+    "a_white": Entry(partial(learned, strategy_a, policy="white")),
+    "a_l1": Entry(partial(learned, strategy_a, objective=Objective("l1"))),
+    "a_focal": Entry(partial(learned, strategy_a, objective=Objective("focal"))),
+    "a_spread": Entry(partial(learned, strategy_a, objective=Objective(entropy=1e-4))),
+    "a_sharp": Entry(partial(learned, strategy_a, objective=Objective(entropy=-1e-4))),
+    "a_shared_out": Entry(partial(learned, strategy_a, objective=Objective(batch_entropy=1e-4))),
+    "a_maml": Entry(partial(learned, strategy_a, course=Course(unseen=True))),
+    "a_maml_zero": Entry(partial(learned, strategy_a, course=Course(unseen=True, shots=0))),
+    "a_joint": Entry(partial(learned, strategy_a, course=Course(unseen=True, steps=0))),
+    "a_joint_zero": Entry(partial(learned, strategy_a, course=Course(unseen=True, steps=0, shots=0))),
+    "b_equal": Entry(partial(learned, equal)),
+    "b_bare": Entry(partial(learned, bare)),
+    "c_plain": Entry(partial(learned, strategy_c)),
+    "c_literal": Entry(partial(learned, strategy_c, objective=Objective(literal=1e-4))),
+    "c_unseen": Entry(partial(learned, strategy_c, objective=PEERS, without="torus")),
+    "c_subsets": Entry(partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8))),
+    "c_subsets_unseen": Entry(
+        partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8), without="torus")
+    ),
+    "mgpf_random": Entry(partial(learned, grouped_at_random)),
+    "mgpf_clustered": Entry(partial(learned, grouped_by_error)),
+    "closed_average": Entry(partial(closed_form, policy="average")),
+    "closed_white": Entry(partial(closed_form, policy="white")),
+    "closed_turned": Entry(turned),
+    "closed_blind": Entry(partial(closed_form, without="context")),
 }
