@@ -74,7 +74,7 @@ if len(structure):
 
 # %%
 occluded = []
-for spec in [s for s in specs if s.method in analysed.OCCLUDED]:
+for spec in analysed.occluded(specs):
     method, lost = spec.method, analysed.occlusion_table(spec, n)
     mean = weights[weights.method == method].groupby("prior").weight.mean()
     occluded.append(lost.assign(method=method, weight=lost.prior.map(mean)))

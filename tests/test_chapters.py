@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from fusionlib import files
+from fusionlib.paper import store
 from fusionlib.paper.chapter import CHAPTERS
 
 
@@ -50,7 +51,7 @@ def runner(home: Path, *args: str) -> subprocess.Popen:
 
 
 def records(home: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in (home / "build" / "scores").glob("*.npz")}
+    return {p.name: p.stat().st_mtime_ns for p in (home / "build" / "scores").glob("*.safetensors")}
 
 
 def test_all_chapters_run_resume_after_a_kill_and_are_then_up_to_date(home):
@@ -103,7 +104,7 @@ def test_a_lost_figure_is_made_again_and_a_parameter_is_not_forgotten(home):
     assert "single:torus" in set(pd.read_csv(table).method)
 
 
-def test_killed_twice_and_resumed_elsewhere_from_the_store_alone_it_ends_with_the_same_tables(home, tmp_path):
+def test_killed_twice_and_resumed_from_the_store_alone_it_ends_with_the_same_tables(home, tmp_path, monkeypatch):
     given, chance = ("--only", "02", "-p", "priors=[identity,tv]"), random.Random(0)
 
     def tables(where: Path) -> pd.DataFrame:
@@ -119,11 +120,11 @@ def test_killed_twice_and_resumed_elsewhere_from_the_store_alone_it_ends_with_th
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         after = fresh(tmp_path / name)
-        for store in ("build", "figures"):
-            if (place / store / "scores").exists():
-                shutil.copytree(place / store / "scores", after / "figures" / "scores", dirs_exist_ok=True)
+        monkeypatch.setenv("FUSIONLIB_HOME", str(place))
+        store.pack(path.stem for path in store.here("").parent.glob("*.safetensors"))
+        shutil.copytree(store.packed(), after / "figures" / "scores")
         place = after
-    assert list((place / "figures" / "scores").glob("*.npz"))
+    assert (place / "figures" / "scores" / "index.csv").exists()
     pd.testing.assert_frame_equal(tables(place), tables(home))
 
 

@@ -309,9 +309,9 @@ def test_a_prior_of_ones_own_has_a_name_like_the_others(tmp_path):
     _, z = noisy()
     bank = zoo.bank(["identity", name])
     assert torch.allclose(bank(z, 0.1)[1], z / 2) and zoo.available([name]) == ([name], {})
-    before = zoo.code(name)
+    before = zoo.identity(name)
     path.write_text(path.read_text().replace("x / 2", "x / 3"))
-    assert zoo.code(name) != before  # results are named by what the file holds
+    assert zoo.identity(name) != before  # results are named by what the file holds
     for wrong, said in ((f"{path}:third", "AttributeError"), (f"{tmp_path}/none.py:half", "no file")):
         with pytest.raises(ValueError, match=said):
             zoo.load(wrong)

@@ -128,6 +128,11 @@ def part(found: dict[str, Any], kind: str) -> dict[str, np.ndarray]:
 OCCLUDED = ("a:image", "closed_form")
 
 
+def occluded(specs: Sequence[Spec]) -> list[Spec]:
+    """Those whose priors are taken away one by one."""
+    return [s for method in OCCLUDED for s in specs if s.method == method]
+
+
 def analysed(specs: Sequence[Spec]) -> tuple[list[Spec], tuple[Spec, ...], list[Spec]]:
     """Of the experiments of chapter 08: those analysed, every prior by itself, and those on uncalibrated data."""
     specs = [s for s in specs if s.seed == 0]
@@ -147,7 +152,7 @@ def tasks(profile: str, priors: Sequence[str], sky: str = "", observation: str =
     return [
         alone.task(singles, n),
         *(analysis.task(s, singles, n) for s in specs),
-        *(occlusion_table.task(s, n) for s in specs if s.method in OCCLUDED),
+        *(occlusion_table.task(s, n) for s in occluded(specs)),
         *(reconstruct.task(s, source.name, source.observation) for source in found for s in uncalibrated),
     ]
 

@@ -14,6 +14,7 @@ import torch
 
 from fusionlib import files, zoo
 
+CODE = ("fusionlib", "notebooks/*.py")
 PACKAGES = ("fusionlib", "torch", "numpy", "scipy", "pandas", "matplotlib", "torchmetrics", "papermill", "snakemake")
 
 
@@ -23,7 +24,7 @@ def output(profile: str) -> Path:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; empty outside a git checkout."""
+    """Commit, and whether library or chapters differ from it; empty outside a git checkout."""
 
     def git(*args: str) -> str | None:
         run = subprocess.run(["git", "-C", str(files.PACKAGE.parent), *args], capture_output=True, text=True)
@@ -31,7 +32,11 @@ def git_state() -> dict[str, Any]:
 
     try:
         commit = git("rev-parse", "HEAD")
-        return {} if commit is None else {"commit": commit, "dirty": bool(git("status", "--porcelain", "-uno"))}
+        return (
+            {}
+            if commit is None
+            else {"commit": commit, "dirty": bool(git("status", "--porcelain", "-uno", "--", *CODE))}
+        )
     except FileNotFoundError:
         return {}
 

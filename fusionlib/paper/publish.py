@@ -26,7 +26,7 @@ from fusionlib.paper.classified import Cell
 from fusionlib.paper.conclusions import strip_specs
 from fusionlib.paper.experiment import Spec, Task, tuning
 from fusionlib.paper.manifest import output, write
-from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.profiles import PROFILES, profile_of
 from fusionlib.paper.run import chapter_specs, chapter_tasks, job_seconds, make_plan
 from fusionlib.zoo import BANKS
 
@@ -211,20 +211,22 @@ def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
     return found | {key: cell for key, cell in classified.cells(profile).items()}
 
 
+def canaries() -> list[Spec]:
+    """Small experiments of methods whose other fits are too large to ship: the tests score them again."""
+    one = PROFILES["wide"].grid["learned"]
+    return [
+        Spec("denoiser", (), 1.0, 12, 8, "dev", grid=(*one, ("steps", (200.0,)))),
+        Spec("lora", ("identity", "galaxies"), 1.0, 4, 8, "dev", steps=4, grid=one),
+    ]
+
+
 def shipped() -> set[str]:
     """Names of the records that may ship: all that the profiles but smoke want, less fits of more than LARGE bytes
-    (networks) but for those that chapter 11 shows in pictures and the first of each kind of method."""
-    found: dict[str, Spec | Task | Cell] = {}
-    for profile in SHIPPED:
-        found |= wanted(profile)
-    pictured = {tuning(s).key for name in ("quick", "paper") for s in strip_specs(name, BANKS["main"])}
-    seen: set[str] = set()
-    for key, part in sorted(found.items(), key=lambda item: _size(item[0])):
-        kind = part.method.partition(":")[0] if isinstance(part, Spec) and not part.n_test else ""
-        if kind in seen and _size(key) > LARGE and key not in pictured:
-            del found[key]
-        seen |= {kind} if kind and _size(key) else set()
-    return set(found)
+    (networks) but for those that chapter 11 shows in pictures, and the canaries."""
+    found = set().union(*map(wanted, SHIPPED))
+    always = [tuning(s).key for p in ("quick", "paper") for s in strip_specs(p, BANKS["main"], singles=True)]
+    always += [part.key for s in canaries() for part in (tuning(s), s)]
+    return {key for key in found if _size(key) < LARGE} | set(always)
 
 
 def _size(key: str) -> int:
@@ -240,7 +242,7 @@ def pack() -> None:
 
 def unwanted() -> list[str]:
     """Records that ship and no profile wants."""
-    kept = set().union(*map(wanted, SHIPPED))
+    kept = set().union(*map(wanted, SHIPPED)) | {part.key for s in canaries() for part in (tuning(s), s)}
     return [key for key in store.index() if key not in kept]
 
 

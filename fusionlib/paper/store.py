@@ -29,7 +29,19 @@ FIT = "fit_"  # arrays that a method has learned
 SETTING = "set_"
 TEXT = ":text"  # an array of words, as bytes
 ASKED = ("method", "priors", "coverage", "regime", "n_train", "n_test", "split", "seed")
-SAID = ("more", "versions", "settings", "values", "scores", "psnr", "seconds", "device", "torch", "commit", "dirty")
+SAID = (
+    "more",
+    "versions",
+    "settings",
+    "values",
+    "scores",
+    "mean_psnr",
+    "seconds",
+    "device",
+    "torch",
+    "commit",
+    "dirty",
+)
 COLUMNS = ("record", *ASKED, *SAID)
 
 SHOWN = {"seconds": float, "device": str, "torch": str}  # single values with a column of their own
@@ -236,8 +248,8 @@ def _line(key: str, record: Record, facts: Facts) -> dict[str, Any]:
     scores = sorted(scores) if np.ndim(record.get("psnr", 0)) else []
     line |= {"priors": "+".join(line["priors"])} if line["priors"] else {}
     line |= {"record": key, "more": _json(asked), "versions": _json(facts["versions"])}
-    line |= {"settings": _json(settings), "values": _json(values), "scores": " ".join(scores)} | shown
-    line |= {"psnr": f"{record['psnr'].mean():.4f}"} if scores else {}
+    line |= {"settings": json.dumps(settings), "values": _json(values), "scores": " ".join(scores)} | shown
+    line |= {"mean_psnr": f"{record['psnr'].mean():.4f}"} if scores else {}
     line |= {name: facts.get(name, "") for name in ("commit", "dirty")}
     return {name: str(line.get(name, "")) for name in COLUMNS}
 
