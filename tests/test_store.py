@@ -65,7 +65,10 @@ def test_no_edit_of_the_code_that_computes_the_same_renames_a_record(tmp_path):
     headroom, tables = copy / "paper" / "headroom.py", copy / "paper" / "tables.py"
     body = headroom.read_text()
     start, end = body.index("def milliseconds("), body.index("def _noisy(")
-    tables.write_text(tables.read_text() + "\n\nimport time\n\nfrom fusionlib.paper.experiment import device\n\n\n")
+    tables.write_text(
+        tables.read_text()
+        + "\n\nimport time\n\nfrom torch import nn\n\nfrom fusionlib.paper.experiment import device\n\n\n"
+    )
     tables.write_text(tables.read_text() + body[start:end])
     moved = "from fusionlib.paper.tables import milliseconds, score_table"
     headroom.write_text((body[:start] + body[end:]).replace("from fusionlib.paper.tables import score_table", moved))
@@ -73,14 +76,18 @@ def test_no_edit_of_the_code_that_computes_the_same_renames_a_record(tmp_path):
     spec.write_text(spec.read_text().replace('    sky: str = ""\n', '    mood: str = ""\n    sky: str = ""\n', 1))
     subprocess.run([sys.executable, "-m", "ruff", "format", "-q", "--line-length", "80", str(copy)], check=True)
     ask = (
-        "import json, fusionlib; from fusionlib.paper import publish\n"
-        "print(json.dumps([fusionlib.__file__, sorted(publish.wanted('paper'))]))"
+        "import json, fusionlib\n"
+        "from fusionlib import zoo\n"
+        "from fusionlib.paper import classified, conclusions, stressed\n"
+        "parts = [*conclusions.conclusion_specs('paper'), *stressed.stress_tasks('paper', zoo.BANKS['main'])]\n"
+        "keys = sorted({part.key for part in parts} | set(classified.cells('paper')))\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", ask], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
-    )
+    show = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{ask}print(json.dumps([fusionlib.__file__, keys]))"
+    run = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, cwd=tmp_path)
     where, keys = json.loads(run.stdout or "[]") or pytest.fail(run.stderr)
-    assert Path(where).parent == copy and keys == sorted(publish.wanted("paper"))
+    here: dict[str, list[str]] = {}
+    exec(ask, here)
+    assert Path(where).parent == copy and keys == here["keys"] and len(keys) > 300
 
 
 def test_tasks_are_jobs_and_name_their_experiments():
@@ -160,23 +167,24 @@ def test_packing_killed_at_any_time_loses_nothing(made):
     """Killed for good at each renaming in turn: every record is found afterwards, and packing again ends the same."""
     whole = {key: store.load(key) for key in made}
     store.pack(made[:1])
-    kill = (
-        "import os, sys, signal, pathlib\nfrom fusionlib.paper import store\nleft, real = int(sys.argv[1]), {}\n"
-        "def replace(self, target, real=pathlib.Path.replace):\n"
-        "    global left\n    left -= 1\n    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else None\n"
-        "    return real(self, target)\n"
-        "pathlib.Path.replace = replace\nstore.pack(sys.argv[3:], sys.argv[2:3])\n"
-    )
+
+    def packing_killed_after(renamings: int, real=Path.replace) -> None:
+        left = iter(range(renamings))
+        Path.replace = lambda *a: real(*a) if next(left, None) is not None else os.kill(os.getpid(), signal.SIGKILL)
+        store.pack(made[1:], made[:1])
+        os._exit(0)
+
     for renamings in range(9):
-        command = [sys.executable, "-c", kill, str(renamings), made[0], *made[1:]]
-        run = subprocess.run(command, env=os.environ)
+        if not (child := os.fork()):
+            packing_killed_after(renamings)
+        _, ended = os.waitpid(child, 0)
         assert all(same(store.load(key), whole[key]) for key in made)
         for key in store.index():
             assert same(store.unpacked(key), whole[key])
-        if run.returncode != -signal.SIGKILL:
+        if not os.WIFSIGNALED(ended):
             break
         store.pack(made[:1])
-    assert run.returncode == 0 and renamings > 3
+    assert ended == 0 and renamings > 3
     assert set(store.index()) == set(made[1:])
 
 
