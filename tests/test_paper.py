@@ -31,11 +31,13 @@ from fusionlib.paper import (
     solved,
     strategies,
     strategy_specs,
+    stressed,
     tuned,
 )
-from fusionlib.paper.chapter import CHAPTERS, check_parameters
+from fusionlib.paper.chapter import CHAPTERS, check_parameters, source
 from fusionlib.paper.publish import clean, fill, publish, results_markdown
 from fusionlib.paper.run import Plan, main, make_plan
+from fusionlib.paper.stale import reached
 from fusionlib.paper.tables import SCHEMA
 
 SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2}
@@ -321,10 +323,35 @@ def test_a_second_runner_waits_for_nobody(home, capsys):
 def test_a_missing_prior_leaves_the_plan_whole(home, monkeypatch):
     monkeypatch.setattr(experiment.zoo, "available", lambda names: (["identity", "tv"], {"ffdnet": "offline"}))
     plan = make_plan("smoke", [], {})
-    methods = {json.loads(spec)["method"] for spec, _ in plan.jobs.values()}
+    methods = {json.loads(spec).get("method", "") for spec, _ in plan.jobs.values()}
     singles = {m for m in methods if m.startswith("single:") and "local" not in m}  # that bank is chapter 06's own
     assert singles == {"single:identity", "single:tv"} and {"average", "rml", "static_affine"} <= methods
     assert len(plan.chapters) == len(CHAPTERS)
+
+
+def test_an_edit_makes_the_chapters_stale_that_run_it_and_no_others(monkeypatch):
+    def touched() -> dict[str, str]:
+        return {c.name: files.digest(reached(source(c.name).read_text())) for c in CHAPTERS}
+
+    def changed() -> set[str]:
+        return {name[:2] for name, digest in touched().items() if digest != before[name]}
+
+    before = touched()
+    assert touched() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "fig08_structure", lambda data: None)
+        assert changed() == set()  # none of ours, so nothing is known of it
+        patch.setattr(figures, "fig08_structure", figures.fig08_occlusion)
+        assert changed() == {"08"}
+    monkeypatch.setattr(stressed, "IMAGES", {"smoke": 1})
+    assert changed() == {"07"}
+
+
+def test_the_plan_is_printed_and_nothing_is_done(home, capsys):
+    assert main(["smoke", "--only", "02", "-p", "priors=[identity]", "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "jobs and 1 chapters to do" in said and "single:identity, calibrated" in said and "02_baselines" in said
+    assert not (home / "build" / "scores").exists()
 
 
 def test_writing_is_all_or_nothing(tmp_path):

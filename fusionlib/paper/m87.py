@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ def twin(seed: int = 2017) -> Source:
 
 def sources(observation: str | Path) -> tuple[list[Source], str]:
     """The observation, if there is one with stations and visibilities, and the twin; and a word on what was found."""
+    return _sources(str(observation), Path(observation).stat().st_mtime_ns if observation else 0)
+
+
+@lru_cache(maxsize=4)
+def _sources(observation: str, when: int) -> tuple[list[Source], str]:
     if not observation:
         return [twin()], f"there is no data/{RELEASED}"
     if Path(observation).suffix != ".csv" and importlib.util.find_spec("ehtim") is None:
@@ -85,10 +90,9 @@ def sources(observation: str | Path) -> tuple[list[Source], str]:
     table = read_observation(observation)
     if lacking := {"scan", "t1", "t2", "vis"} - set(table):
         return [twin()], f"{Path(observation).name} has no column(s) {sorted(lacking)}, so it cannot be imaged"
-    return [Source("M87", table, FLUX, observation=str(observation)), twin()], Path(observation).name
+    return [Source("M87", table, FLUX, observation=observation), twin()], Path(observation).name
 
 
-@cache
 def source_of(name: str, observation: str) -> Source:
     """The source of that name, M87 or twin, and its observation."""
     return next(s for s in sources(observation)[0] if s.name == name)

@@ -212,9 +212,13 @@ def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
 
 
 def canaries() -> list[Spec]:
-    """Small experiments of methods whose other fits are too large to ship: the tests score them again."""
-    one = PROFILES["wide"].grid["learned"]
+    """Small experiments that the tests score again, of methods whose other fits are too large to ship, or whose other
+    images come out differently on another processor."""
+    one, uncalibrated = PROFILES["wide"].grid["learned"], PROFILES["quick"].grid["fitted_closures"]
+    near = ("identity", "torus")
     return [
+        Spec("closed_average", near, 1.0, 8, 8, "dev", grid=one),
+        Spec("static_affine", near, 1.0, 8, 8, "dev", regime="uncalibrated", steps=30, grid=uncalibrated),
         Spec("denoiser", (), 1.0, 12, 8, "dev", grid=(*one, ("steps", (200.0,)))),
         Spec("lora", ("identity", "galaxies"), 1.0, 4, 8, "dev", steps=4, grid=one),
     ]
