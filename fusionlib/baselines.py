@@ -119,7 +119,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     except Exception as error:
         raise ValueError(f"from_table: {path} cannot be read as CSV ({error})") from None
     if "vis" in frame:
-        frame["vis"] = frame.vis.map(complex)
+        frame["vis"] = np.array([complex(v) for v in frame.vis])
     return frame
 
 

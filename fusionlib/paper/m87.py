@@ -78,7 +78,8 @@ def twin(seed: int = 2017) -> Source:
 
 def sources(observation: str | Path) -> tuple[list[Source], str]:
     """The observation, if there is one with stations and visibilities, and the twin; and a word on what was found."""
-    return _sources(str(observation), Path(observation).stat().st_mtime_ns if observation else 0)
+    there = bool(observation) and Path(observation).exists()
+    return _sources(str(observation), Path(observation).stat().st_mtime_ns if there else 0)
 
 
 @lru_cache(maxsize=4)

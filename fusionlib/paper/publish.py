@@ -217,7 +217,7 @@ def canaries() -> list[Spec]:
     one, uncalibrated = PROFILES["wide"].grid["learned"], PROFILES["quick"].grid["fitted_closures"]
     near = ("identity", "torus")
     return [
-        Spec("closed_average", near, 1.0, 8, 8, "dev", grid=one),
+        Spec("closed_average:image", near, 1.0, 8, 8, "dev", grid=one),
         Spec("static_affine", near, 1.0, 8, 8, "dev", regime="uncalibrated", steps=30, grid=uncalibrated),
         Spec("denoiser", (), 1.0, 12, 8, "dev", grid=(*one, ("steps", (200.0,)))),
         Spec("lora", ("identity", "galaxies"), 1.0, 4, 8, "dev", steps=4, grid=one),

@@ -39,13 +39,18 @@ def _bytecode(code: CodeType) -> list[Any]:
 
 
 def _follow(code: CodeType, namespace: dict[str, Any], found: dict[str, Any]) -> None:
+    """What the names in `code` stand for, in its module or, after a dot, in any module that it names."""
     names = list(dict.fromkeys(_names(code)))
-    modules = [(name, namespace[name]) for name in names if name in namespace]
-    for name, value in modules:
+    values = [(f"{namespace.get('__name__')}.{name}", namespace[name]) for name in names if name in namespace]
+    for where, value in values:
         if not isinstance(value, ModuleType):
-            _visit(f"{namespace.get('__name__')}.{name}", value, found)
+            _visit(where, value, found)
         elif value.__name__.startswith(PACKAGE):
-            modules += [(n, getattr(value, n)) for n in names if hasattr(value, n) and n not in namespace]
+            values += [
+                (f"{value.__name__}.{name}", getattr(value, name))
+                for name in names
+                if hasattr(value, name) and name not in namespace
+            ]
 
 
 def _visit(where: str, value: Any, found: dict[str, Any]) -> None:
