@@ -82,7 +82,7 @@ def test_a_changed_method_is_caught_and_a_raised_version_voids_its_records_alone
     spec, before = example("average"), {key: s.method for key, s in experiments().items()}
 
     def uneven(argument, priors, steps, device):
-        w = torch.tensor([0.5, *[0.5 / (len(priors) - 1)] * (len(priors) - 1)])
+        w = torch.tensor([0.8, *[0.2 / (len(priors) - 1)] * (len(priors) - 1)])
         return always(FusedPrior(zoo.bank(priors), gates.Static(w)).to(device), steps, "baseline", len(priors))
 
     entry = methods.METHODS["average"]._replace(make=uneven)
