@@ -17,7 +17,6 @@ import yaml
 from matplotlib.testing.compare import compare_images
 from nbconvert import HTMLExporter
 
-from fusionlib import files
 from fusionlib.paper import drawing, figures
 from fusionlib.paper.chapter import CHAPTERS
 from fusionlib.paper.profiles import PROFILES
