@@ -207,12 +207,6 @@ def flops(prior: nn.Module) -> int:
     return int(counter.get_total_flops())
 
 
-@cache
-def _tried(name: str) -> None:
-    """Raises ValueError for missing weights; what was there once is not looked for again."""
-    load(name)
-
-
 def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """Which of the named priors can be loaded here, and for the others why not.
 
@@ -227,7 +221,7 @@ def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
         )
     for name in wanted:
         try:
-            _tried(name) if name in PRIORS else load(name)
+            load(name)
             found.append(name)
         except ValueError as error:
             missing[name] = str(error)

@@ -366,9 +366,13 @@ class Task:
 
     def result(self) -> Result:
         """From a store, else computed and stored."""
-        function = RECORDED[self.name].function
         facts = lambda: {"asked": self.asked(), "versions": self.versions()}  # noqa: E731
-        return _from_record(stored(self.key, lambda: _to_record(function(**dict(self.arguments))), facts))
+        return _from_record(stored(self.key, self._record, facts))
+
+    def _record(self) -> Record:
+        began = time.perf_counter()
+        record = _to_record(RECORDED[self.name].function(**dict(self.arguments)))
+        return record | {"job_seconds": np.array(time.perf_counter() - began)}
 
 
 class Recorded:
@@ -422,4 +426,5 @@ def _from_record(record: Record) -> Result:
     found = {t: pd.DataFrame({c: record[f"{t}.{c}"] for c in record[f"{t}.columns"]}) for t in tables}
     if "" in found:
         return found[""]
-    return found | {k: v for k, v in record.items() if k.rpartition(".")[0] not in found}
+    plain = {k: v for k, v in record.items() if k != "job_seconds" and k.rpartition(".")[0] not in found}
+    return found | plain

@@ -27,7 +27,7 @@ from fusionlib.paper.conclusions import strip_specs
 from fusionlib.paper.experiment import Spec, Task, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES, profile_of
-from fusionlib.paper.run import chapter_specs, chapter_tasks, job_seconds, make_plan
+from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
 from fusionlib.zoo import BANKS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -204,9 +204,10 @@ def publish(profile: str) -> None:
 def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
     """What a profile's records are of, by name: experiments with their tunings, tasks of chapters, cells of pMoE."""
     found: dict[str, Spec | Task | Cell] = {}
+    priors = usable({})
     for chapter in chapters_of(profile):
-        tasks = chapter_tasks(chapter, profile, {})
-        specs = [*chapter_specs(chapter, profile, {}), *(s for task in tasks for s in task.specs)]
+        specs, tasks = parts_of(chapter, profile, {}, priors)
+        specs = [*specs, *(s for task in tasks for s in task.specs)]
         found |= {part.key: part for s in specs for part in (tuning(s), s)} | {task.key: task for task in tasks}
     return found | {key: cell for key, cell in classified.cells(profile).items()}
 
@@ -245,9 +246,13 @@ def pack() -> None:
 
 
 def unwanted() -> list[str]:
-    """Records that ship and no profile wants."""
+    """Records that ship and no profile wants, less those of an observation: not everybody has its file."""
     kept = set().union(*map(wanted, SHIPPED)) | {part.key for s in canaries() for part in (tuning(s), s)}
-    return [key for key in store.index() if key not in kept]
+    return [
+        key
+        for key, line in store.index().items()
+        if key not in kept and not json.loads(line["more"]).get("observation")
+    ]
 
 
 def listed(profile: str, drop: bool) -> None:

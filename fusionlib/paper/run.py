@@ -69,18 +69,18 @@ class Plan:
     chapters: dict[str, tuple[str, str, list[str]]]
 
 
-def chapter_specs(chapter: Chapter, profile: str, parameters: dict[str, Any]) -> list[Spec]:
-    """The experiments a chapter reads, given the parameters of the run; priors that cannot be loaded are left out."""
+def parts_of(
+    chapter: Chapter, profile: str, parameters: dict[str, Any], priors: list[str]
+) -> tuple[list[Spec], list[Task]]:
+    """The experiments a chapter reads and the tasks it has done, with the priors that can be loaded."""
     options = {k: parameters[k] for k in ("sky", "observation") if k in parameters}
-    found, _ = zoo.available(parameters.get("priors", zoo.BANKS["main"]))
-    return chapter.specs(profile, found, **options)
+    tasks = chapter.tasks(profile, priors, **options) if chapter.tasks else []
+    return chapter.specs(profile, priors, **options), tasks
 
 
-def chapter_tasks(chapter: Chapter, profile: str, parameters: dict[str, Any]) -> list[Task]:
-    """What it computes beside scores, likewise."""
-    options = {k: parameters[k] for k in ("sky", "observation") if k in parameters}
-    found, _ = zoo.available(parameters.get("priors", zoo.BANKS["main"]))
-    return chapter.tasks(profile, found, **options) if chapter.tasks else []
+def usable(parameters: dict[str, Any]) -> list[str]:
+    """The priors of a run that can be loaded."""
+    return zoo.available(parameters.get("priors", zoo.BANKS["main"]))[0]
 
 
 def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan:
@@ -92,13 +92,14 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         raise ValueError(
             f"no chapter has a parameter {sorted(unknown)}; there are {sorted(set().union(*known.values()))}"
         )
+    priors = usable(parameters)
     jobs: dict[str, tuple[str, list[str]]] = {}
     graph: dict[str, tuple[str, str, list[str]]] = {}
     for chapter in chapters:
         if profile not in chapter.budget:
             raise ValueError(f"chapter {chapter.name} has no profile {profile}; it has {sorted(chapter.budget)}")
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
-        specs, tasks = chapter_specs(chapter, profile, mine), chapter_tasks(chapter, profile, mine)
+        specs, tasks = parts_of(chapter, profile, mine, priors)
         wanted = [*specs, *(s for task in tasks for s in task.specs)]
         missing = {s.key: s for s in wanted if not store.has(s.key)}
         uses = Counter(tuning(s).key for s in missing.values())
@@ -121,7 +122,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
             inputs += [content(str(found)) for found in released_data()] + [str(readable)]
         if chapter.also:
             options = {k: v for k, v in mine.items() if k == "sky"}
-            beside = chapter.also(zoo.available(mine.get("priors", zoo.BANKS["main"]))[0], **options)
+            beside = chapter.also(priors, **options)
             inputs += [s.key for s in beside if store.has(s.key)]
         script = source(chapter.name).read_text()
         key = files.digest([script, reached(script), mine, inputs, keys])
@@ -178,7 +179,7 @@ def estimate(plan: Plan) -> float:
 
 def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: dict[str, Any]) -> bool:
     """Print chapter, status, seconds against budget, figures; true if every chapter is done."""
-    rows, good = [], True
+    rows, good, priors = [], True, usable(parameters)
     for chapter in [chapter_of(name) for name in only] or chapters_of(profile):
         facts_path = output(profile) / f"{chapter.name}.json"
         left = [done for done, (name, *_) in plan.chapters.items() if name == chapter.name and not Path(done).exists()]
@@ -190,8 +191,9 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
             continue
         facts = json.loads(facts_path.read_text())
         status = "done" if any(name == chapter.name for name, *_ in plan.chapters.values()) else "up to date"
-        specs = chapter_specs(chapter, profile, parameters)
-        jobs = sum(job_seconds(s) for s in {*specs, *map(tuning, specs)}) / cores
+        specs, tasks = parts_of(chapter, profile, parameters, priors)
+        parts: list[Spec | Task] = [*{*specs, *map(tuning, specs)}, *tasks]
+        jobs = sum(map(job_seconds, parts)) / cores
         made = ", ".join(Path(m).stem for m in facts["made"] if not m.endswith(".npz"))
         rows.append((chapter.name, status, f"{facts['seconds'] + jobs:.0f} / {chapter.budget[profile]}", made))
     head = ("chapter", "status", "seconds / budget", "figures and tables")
@@ -203,12 +205,12 @@ def report(profile: str, only: list[str], plan: Plan, cores: int, parameters: di
     return good
 
 
-def job_seconds(spec: Spec, *, published: bool = False) -> float:
+def job_seconds(part: Spec | Task, *, published: bool = False) -> float:
     """What the job of an experiment took on one core; 0 if it was not done here, or, `published`, is in no store."""
-    key = spec.key
+    key = part.key
     if not store.here(key).exists() and not (published and store.has(key)):
         return 0.0
-    return float(store.load(key)["job_seconds"])
+    return float(store.load(key).get("job_seconds", 0.0))
 
 
 def told(plan: Plan) -> str:
