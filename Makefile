@@ -55,10 +55,10 @@ test-browser:  ## the explorer in headless Chromium, as a page and in JupyterLab
 	@.venv-interop/bin/python -m pytest tests/browser
 
 train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)
-	@$(BIN)/python -m fusionlib.training torus galaxies unet_galaxies digits faces sr local_torus local_photographs sky
+	@$(BIN)/python -m fusionlib.priors.training torus galaxies unet_galaxies digits faces sr local_torus local_photographs sky
 
-weights:  ## ship what `make train` made: copy it into fusionlib/weights
-	@cp -v build/training/*.safetensors fusionlib/weights/
+weights:  ## ship what `make train` made: copy it into fusionlib/priors/weights
+	@cp -v build/training/*.safetensors fusionlib/priors/weights/
 
 rows: .venv/.installed-test  ## which test checks which row of what the two essays name
 	@$(BIN)/python -m pytest --rows

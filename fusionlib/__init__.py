@@ -1,8 +1,7 @@
 """Fusing frozen image priors inside Plug-and-Play reconstruction, shown on black-hole interferometry."""
 
-from fusionlib.closures import Uncalibrated
 from fusionlib.fusion import FusedPrior
-from fusionlib.interferometer import Interferometer
+from fusionlib.interferometer import Interferometer, Uncalibrated
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 from fusionlib.priors import Prior, PriorBank
 from fusionlib.sky import Sky, black_holes

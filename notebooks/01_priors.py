@@ -18,8 +18,9 @@
 import pandas as pd
 import torch
 
-from fusionlib import paper, zoo
+from fusionlib import paper
 from fusionlib.paper import headroom
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

@@ -24,8 +24,10 @@
 import pandas as pd
 import torch
 
-from fusionlib import paper, routing, zoo
+from fusionlib import paper
+from fusionlib.gates import routing
 from fusionlib.paper import strategies
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

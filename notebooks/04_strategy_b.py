@@ -21,8 +21,10 @@
 import torch
 from IPython.display import display
 
-from fusionlib import adapters, paper, routing, zoo
+from fusionlib import paper
+from fusionlib.gates import adapters, routing
 from fusionlib.paper import strategies
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

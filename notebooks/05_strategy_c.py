@@ -22,8 +22,10 @@
 # %%
 import torch
 
-from fusionlib import paper, routing, zoo
+from fusionlib import paper
+from fusionlib.gates import routing
 from fusionlib.paper import strategies
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

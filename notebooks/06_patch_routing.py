@@ -21,8 +21,9 @@
 # %%
 import torch
 
-from fusionlib import paper, zoo
+from fusionlib import paper
 from fusionlib.paper import patched, strategies
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

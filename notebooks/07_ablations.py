@@ -21,8 +21,9 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from fusionlib import paper, zoo
+from fusionlib import paper
 from fusionlib.paper import ablations, strategies, stressed
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 pd.set_option("display.max_colwidth", None)

@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from fusionlib import paper, zoo
-from fusionlib.baselines import released_data
+from fusionlib import paper
+from fusionlib.interferometer import released_data
 from fusionlib.paper import analysed, m87, strategies
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from fusionlib import paper, zoo
+from fusionlib import paper
 from fusionlib.paper import claims, conclusions, strategies
+from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 pd.set_option("display.max_colwidth", None, "display.max_rows", None)

@@ -19,8 +19,8 @@
 # %%
 import torch
 
-from fusionlib import explore, paper
-from fusionlib.page import Explorer
+from fusionlib import explorer, paper
+from fusionlib.explorer.widget import Explorer
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 
@@ -39,7 +39,7 @@ page.wait()
 out = paper.output(profile)
 if page.view is None:
     raise RuntimeError(page.status.value)
-paper.save(paper.figures.fig12_view, explore.pictures(page.view), out, profile=profile)
+paper.save(paper.figures.fig12_view, explorer.pictures(page.view), out, profile=profile)
 
 # %% [markdown]
 # ## Provenance

@@ -20,8 +20,9 @@
 import pandas as pd
 import torch
 
-from fusionlib import paper, training
+from fusionlib import paper
 from fusionlib.paper import trained
+from fusionlib.priors import training
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import networks, zoo
+from fusionlib.gates.routing import Linear, MultiGate
 from fusionlib.paper import ablations, methods, specs, stressed, varied
 from fusionlib.paper.ablations import ABLATIONS, HARMFUL, Arm, arm_specs
 from fusionlib.paper.method import Method
 from fusionlib.pnp import Reconstruction
-from fusionlib.routing import Linear, MultiGate
+from fusionlib.priors import networks, zoo
 
 MAIN = zoo.BANKS["main"]
 ARMS = [(a, arm) for a in ABLATIONS for arm in a.arms[1:]]

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fusionlib import FusedPrior, PriorBank, black_holes, gates
-from fusionlib.classical import Identity, TotalVariation
 from fusionlib.paper import Spec, analysed
 from fusionlib.paper.profiles import PROFILES
+from fusionlib.priors.classical import Identity, TotalVariation
 
 
 def seen(weights: torch.Tensor, sigmas: tuple[float, ...] = (0.2, 0.1)) -> analysed.Seen:

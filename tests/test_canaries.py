@@ -12,13 +12,16 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import Interferometer, black_holes, gates, learn, lora, meta, metrics, unroll, zoo
-from fusionlib.families import FAMILIES, geometric
+from fusionlib import Interferometer, black_holes, gates, metrics
+from fusionlib.fitting import gradient as learn
+from fusionlib.fitting import lora, meta, unroll
 from fusionlib.fusion import FusedPrior
 from fusionlib.paper import Spec, experiment, learned, methods, publish, solved, store
 from fusionlib.paper.experiment import tuned, tuning
 from fusionlib.paper.method import always
-from fusionlib.torus import tori
+from fusionlib.priors import zoo
+from fusionlib.sky.families import FAMILIES, geometric
+from fusionlib.sky.torus import tori
 
 GOLDEN = Path(__file__).parent / "data" / "golden.csv"
 ADVICE = (

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from fusionlib import Interferometer, Uncalibrated, black_holes, hqs, pgd, schedule, zoo
-from fusionlib.baselines import eht2017_table
-from fusionlib.closures import GAIN_ERROR, ClosureData, closure_matrices
-from fusionlib.interferometer import round_gaussian
+from fusionlib import Interferometer, Uncalibrated, black_holes, hqs, pgd, schedule
+from fusionlib.interferometer.array import round_gaussian
+from fusionlib.interferometer.closures import GAIN_ERROR, ClosureData, closure_matrices
+from fusionlib.interferometer.observations import eht2017_table
+from fusionlib.priors import zoo
 
 F64 = torch.float64
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionlib import zoo
 from fusionlib.paper import ablations, claims, conclusions, specs, strategies, tables
 from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import PROFILES
+from fusionlib.priors import zoo
 
 MAIN = zoo.BANKS["main"]
 PAPER = PROFILES["paper"]

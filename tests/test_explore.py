@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import black_holes, explore, metrics
-from fusionlib.explore import State, look
-from fusionlib.page import Explorer
+from fusionlib import black_holes, metrics
+from fusionlib.explorer import state as explore
+from fusionlib.explorer.state import State, look
+from fusionlib.explorer.widget import Explorer
 
 PLAIN = State(priors=("identity", "tv", "torus"), strategy="average", iterations=4)
 

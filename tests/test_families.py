@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fusionlib.families import FAMILIES, geometric
+from fusionlib.sky.families import FAMILIES, geometric
 
 
 def centroid(image: torch.Tensor) -> tuple[float, float]:

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, gates, hqs, schedule, zoo
-from fusionlib.foreign import Channels, DeepInverse, Exported, Range, Resolution, noise_predictor
-from fusionlib.priors import check
+from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, gates, hqs, schedule
+from fusionlib.priors import zoo
+from fusionlib.priors.interop import Channels, DeepInverse, Exported, Range, Resolution, noise_predictor
+from fusionlib.priors.prior import check
 
 F64 = torch.float64
 VARIANCE = 0.04

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionlib import FusedPrior, adapters, black_holes, gates, groups, routing, zoo
-from fusionlib.gates import Staged
-from fusionlib.oracles import error_correlation
-from fusionlib.routing import Cosine, Encoder, Linear, MultiGate, Router, Voter, cosine_router
+from fusionlib import FusedPrior, black_holes, gates
+from fusionlib.gates import adapters, groups, routing
+from fusionlib.gates.gate import Staged
+from fusionlib.gates.oracles import error_correlation
+from fusionlib.gates.routing import Cosine, Encoder, Linear, MultiGate, Router, Voter, cosine_router
+from fusionlib.priors import zoo
 
 F64 = torch.float64
 NAMES = ["identity", "tv", "torus"]

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from fusionlib import Interferometer, black_holes, zoo
+from fusionlib import Interferometer, black_holes
+from fusionlib.fitting.heldout import PerImage, held_out_weights
 from fusionlib.fusion import FusedPrior
-from fusionlib.heldout import PerImage, held_out_weights
-from fusionlib.priors import PriorBank
-from fusionlib.wrappers import Function
+from fusionlib.priors import zoo
+from fusionlib.priors.prior import PriorBank
+from fusionlib.priors.wrappers import Function
 
 
 def test_who_predicts_unseen_visibilities_weighs_more():

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionlib import black_holes
-from fusionlib.baselines import COVERAGE, eht2017_table, read_uvfits
-from fusionlib.files import PACKAGE
-from fusionlib.interferometer import FOV, S_REF, UAS, Interferometer, dft_matrix, round_gaussian
+from fusionlib.interferometer import observations
+from fusionlib.interferometer.array import FOV, S_REF, UAS, Interferometer, dft_matrix, round_gaussian
+from fusionlib.interferometer.observations import COVERAGE, eht2017_table, read_uvfits
 
 DATA = Path(__file__).parent / "data"
 F64 = torch.float64
@@ -166,7 +166,7 @@ def write_uvfits(path: Path) -> Path:
     """Two scans of three stations on a 0.6 Jy point source."""
     import ehtim as eh
 
-    table = pd.read_csv(PACKAGE / "data" / "eht2017_sites.csv").set_index("site")
+    table = pd.read_csv(observations.DATA / "eht2017_sites.csv").set_index("site")
     lines = [
         f"{s} {table.x[s]} {table.y[s]} {table.z[s]} {table.sefd[s]} {table.sefd[s]} 0 0 0 0 0 0 0"
         for s in ("AA", "AZ", "LM")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import black_holes, kerr
+from fusionlib import black_holes
+from fusionlib.sky import kerr
 
 F64 = torch.float64
 

@@ -3,23 +3,11 @@ import copy
 import pytest
 import torch
 
-from fusionlib import (
-    FusedPrior,
-    Interferometer,
-    PriorBank,
-    black_holes,
-    csnet,
-    gates,
-    hqs,
-    metrics,
-    schedule,
-    wrappers,
-    zoo,
-)
-from fusionlib import closed_form as cf
-from fusionlib.gates import Staged
-from fusionlib.learn import Schedule, fit_gate
-from fusionlib.losses import (
+from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, gates, hqs, metrics, schedule
+from fusionlib.fitting import csnet
+from fusionlib.fitting.closed_form import fit_closed_form
+from fusionlib.fitting.gradient import Schedule, fit_gate
+from fusionlib.fitting.losses import (
     Objective,
     batch_entropy,
     collapse,
@@ -31,13 +19,15 @@ from fusionlib.losses import (
     load,
     similarity,
 )
-from fusionlib.oracles import simplex_weights
+from fusionlib.fitting.supervised import fit_denoiser, fit_end_to_end, from_nothing, starts
+from fusionlib.fitting.trajectory import along_trajectory, data_step
+from fusionlib.fitting.unroll import fit_unrolled
+from fusionlib.gates import closed_form as cf
+from fusionlib.gates.gate import Staged
+from fusionlib.gates.oracles import simplex_weights
+from fusionlib.gates.routing import Cosine, Encoder, Linear, Router, Voter, affine
 from fusionlib.pnp import admm, pgd
-from fusionlib.routing import Cosine, Encoder, Linear, Router, Voter, affine
-from fusionlib.solve import fit_closed_form
-from fusionlib.supervised import fit_denoiser, fit_end_to_end, from_nothing, starts
-from fusionlib.trajectory import along_trajectory, data_step
-from fusionlib.unroll import fit_unrolled
+from fusionlib.priors import wrappers, zoo
 
 NAMES = ["identity", "tv", "torus"]
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib import Interferometer, black_holes, lora, zoo
+from fusionlib import Interferometer, black_holes
+from fusionlib.fitting import lora
+from fusionlib.priors import zoo
 
 NAMES = ["identity", "ffdnet", "torus"]
 

@@ -2,8 +2,9 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import Interferometer, PriorBank, wrappers
-from fusionlib.mace import mace
+from fusionlib import Interferometer, PriorBank
+from fusionlib.pnp import mace
+from fusionlib.priors import wrappers
 
 
 def test_the_equilibrium_of_quadratic_priors_is_the_closed_form():

@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib import FusedPrior, Interferometer, black_holes, zoo
-from fusionlib.adapters import Residual
-from fusionlib.families import geometric
-from fusionlib.meta import (
+from fusionlib import FusedPrior, Interferometer, black_holes
+from fusionlib.fitting.meta import (
     Course,
     Pair,
     Task,
@@ -21,7 +19,10 @@ from fusionlib.meta import (
     parameters_of,
     reptile_update,
 )
-from fusionlib.routing import Learned, Router, cosine_router
+from fusionlib.gates.adapters import Residual
+from fusionlib.gates.routing import Learned, Router, cosine_router
+from fusionlib.priors import zoo
+from fusionlib.sky.families import geometric
 
 F64 = torch.float64
 

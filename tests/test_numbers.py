@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fusionlib.paper.chapter import CHAPTERS
-from fusionlib.zoo import BANKS
+from fusionlib.priors.zoo import BANKS
 
 ROOT = Path(__file__).parents[1]
 Source = tuple[str, str, str] | list | Callable  # (table, column, rows); of two the difference; a function of tables

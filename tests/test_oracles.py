@@ -5,16 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, metrics, schedule, wrappers, zoo
-from fusionlib.gates import Staged, Static
-from fusionlib.oracles import (
-    NoiseLevels,
-    Oracle,
-    affine_weights,
-    error_correlation,
-    simplex_weights,
-)
-from fusionlib.solve import fit_static
+from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, metrics, schedule
+from fusionlib.fitting.closed_form import fit_static
+from fusionlib.gates.gate import Staged, Static
+from fusionlib.gates.oracles import NoiseLevels, Oracle, affine_weights, error_correlation, simplex_weights
+from fusionlib.priors import wrappers, zoo
 
 F64 = torch.float64
 

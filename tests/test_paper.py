@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fusionlib import Interferometer, black_holes, files, hqs, lora, meta, metrics, routing, schedule, unroll
-from fusionlib.learn import Schedule
+from fusionlib import Interferometer, black_holes, files, hqs, metrics, schedule
+from fusionlib.fitting import lora, meta, unroll
+from fusionlib.fitting.gradient import Schedule
+from fusionlib.gates import routing
 from fusionlib.paper import (
     Spec,
     baseline_specs,

@@ -4,29 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import (
-    FusedPrior,
-    Interferometer,
-    PriorBank,
-    black_holes,
-    choice,
-    closed_form,
-    hqs,
-    routing,
-    schedule,
-    zoo,
-)
-from fusionlib import closed_form as cf
-from fusionlib.adapters import Residual
+from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, schedule
+from fusionlib.fitting import expert_choice as choice
+from fusionlib.fitting.closed_form import fit_closed_form, fit_static
+from fusionlib.fitting.gradient import Schedule, fit_gate
 from fusionlib.fusion import spread
-from fusionlib.gates import Staged
-from fusionlib.learn import Schedule, fit_gate
+from fusionlib.gates import closed_form, routing
+from fusionlib.gates import closed_form as cf
+from fusionlib.gates.adapters import Residual
+from fusionlib.gates.gate import Staged
+from fusionlib.gates.routing import Cosine, Encoder, Router, cosine_router, expert_choice
 from fusionlib.paper import patched, tables
 from fusionlib.paper.methods import make
 from fusionlib.paper.specs import patch_specs
-from fusionlib.priors import in_patches
-from fusionlib.routing import Cosine, Encoder, Router, cosine_router, expert_choice
-from fusionlib.solve import fit_closed_form, fit_static
+from fusionlib.priors import zoo
+from fusionlib.priors.prior import in_patches
 
 NAMES = ["identity", "tv", "torus"]
 

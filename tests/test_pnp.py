@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib import FusedPrior, Interferometer, PriorBank, admm, black_holes, hqs, pgd, red, schedule, zoo
-from fusionlib.gates import Static, average
+from fusionlib import FusedPrior, Interferometer, PriorBank, admm, black_holes, hqs, pgd, red, schedule
+from fusionlib.gates.gate import Static, average
 from fusionlib.pnp import iterate
+from fusionlib.priors import zoo
 
 
 @pytest.fixture(scope="module")

@@ -7,22 +7,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from fusionlib import (
-    FusedPrior,
-    PriorBank,
-    black_holes,
-    datasets,
-    networks,
-    published,
-    torus,
-    training,
-    wrappers,
-    zoo,
-)
-from fusionlib.gates import Static, average
-from fusionlib.networks import trained
-from fusionlib.priors import check, guard
-from fusionlib.wrappers import Reduced
+from fusionlib import FusedPrior, PriorBank, black_holes
+from fusionlib.gates.gate import Static, average
+from fusionlib.priors import datasets, networks, training, wrappers, zoo
+from fusionlib.priors import downloads as published
+from fusionlib.priors.networks import trained
+from fusionlib.priors.prior import check, guard
+from fusionlib.priors.wrappers import Reduced
+from fusionlib.sky import torus
 
 
 def noisy(n: int = 3, sigma: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from fusionlib import black_holes
-from fusionlib.families import geometric
-from fusionlib.rings import measure
+from fusionlib.metrics.rings import measure
+from fusionlib.sky.families import geometric
 
 
 def test_a_ring_is_measured_as_it_was_drawn():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import sky
+from fusionlib.sky import simulator as sky
 
 
 def test_image_depends_on_seed_and_index_alone():

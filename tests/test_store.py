@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fusionlib import files, zoo
+from fusionlib import files
 from fusionlib.paper import Spec, conclusions, experiment, m87, patched, publish, specs, store
 from fusionlib.paper.experiment import Task, tuning
+from fusionlib.priors import zoo
 
 ROOT = Path(__file__).parents[1]
 MAIN = zoo.BANKS["main"]
@@ -57,11 +58,11 @@ def test_names_tell_apart_what_matters_and_nothing_else(tmp_path):
 
 def test_no_edit_of_the_code_that_computes_the_same_renames_a_record(tmp_path):
     """A copy with a module renamed, a function moved, everything reformatted, and a field with a default added."""
-    copy, names = tmp_path / "fusionlib", re.compile(r"\bmace\b(?= import)|(?<=fusionlib import )mace\b")
+    copy, names = tmp_path / "fusionlib", re.compile(r"(?<=from fusionlib\.)rml\b")
     subprocess.run(["cp", "-r", str(ROOT / "fusionlib"), str(copy)], check=True)
-    (copy / "mace.py").rename(copy / "equilibrium.py")
+    (copy / "rml.py").rename(copy / "regularised.py")
     for path in copy.rglob("*.py"):
-        path.write_text(names.sub("equilibrium", path.read_text()))
+        path.write_text(names.sub("regularised", path.read_text()))
     headroom, tables = copy / "paper" / "headroom.py", copy / "paper" / "tables.py"
     body = headroom.read_text()
     start, end = body.index("def milliseconds("), body.index("def _noisy(")

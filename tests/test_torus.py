@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from fusionlib import kerr, torus
+from fusionlib.sky import kerr, torus
 
 F64 = torch.float64
 

@@ -12,7 +12,7 @@ from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import NO_PRIORS, SUPERVISED, banks_of, baseline_specs, grid_of, of_headline
 from fusionlib.paper.tables import bank_name, best_of, difference, image_psnr
-from fusionlib.zoo import BANKS
+from fusionlib.priors import BANKS
 
 
 class Arm(NamedTuple):

@@ -11,10 +11,11 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from torch import Tensor
 
 from fusionlib import metrics
-from fusionlib.baselines import released_data
+from fusionlib.fitting import data_step
 from fusionlib.fusion import FusedPrior, spread
+from fusionlib.gates import Oracle, Router, error_correlation, simplex_weights
+from fusionlib.interferometer import released_data
 from fusionlib.metrics import bootstrap
-from fusionlib.oracles import Oracle, error_correlation, simplex_weights
 from fusionlib.paper import strategies
 from fusionlib.paper.experiment import Spec, Task, arrays, observed, prior_of, recorded
 from fusionlib.paper.m87 import Source, reconstruct, sources
@@ -23,8 +24,6 @@ from fusionlib.paper.patched import regions
 from fusionlib.paper.specs import weight_specs
 from fusionlib.paper.tables import examples
 from fusionlib.pnp import Reconstruction, hqs
-from fusionlib.routing import Router
-from fusionlib.trajectory import data_step
 
 CLASSES = ("bright core", "photon ring", "strong edge", "shadow", "spiral arms", "flat sky")
 ORACLES = {"image": 64, "8 px": 8, "pixel": 1}

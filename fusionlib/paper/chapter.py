@@ -13,12 +13,13 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from fusionlib import files, zoo
+from fusionlib import files
 from fusionlib.paper import analysed, m87, patched, specs, strategies, stressed
 from fusionlib.paper.ablations import ablation_specs
 from fusionlib.paper.conclusions import conclusion_specs
 from fusionlib.paper.experiment import Spec, Task
 from fusionlib.paper.manifest import output, provenance, write
+from fusionlib.priors import zoo
 
 KERNEL = "python3"
 

@@ -9,7 +9,8 @@ import sys
 import torch
 from jupyter_client.kernelspec import KernelSpecManager
 
-from fusionlib import files, zoo
+from fusionlib import files
+from fusionlib.priors import zoo
 
 
 def checks() -> list[tuple[bool, str]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 
-from fusionlib import files, zoo
+from fusionlib import files
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import classified
 from fusionlib.paper.ablations import Arm, arm_specs, label_specs, single_specs
@@ -17,6 +17,7 @@ from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec, scores
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import best_of, difference
+from fusionlib.priors import zoo
 
 ESSAY = {"A": "a:image", "B": "b:image", "C": "c:image"}  # the essay's strategies, as it has them
 

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from fusionlib import files, metrics, pmoe
 from fusionlib.paper.store import Record, stored
 from fusionlib.pmoe import Arm, Samples
-from fusionlib.published import MNIST_5K, fetch
+from fusionlib.priors.downloads import MNIST_5K, fetch
 
 RATES = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 TUNING = 4  # trials, on samples of their own

@@ -14,7 +14,7 @@ from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import HEADLINE, banks_of, strategy_specs
 from fusionlib.paper.tables import bank_name, best_of, difference
-from fusionlib.zoo import BANKS
+from fusionlib.priors import BANKS
 
 STRIP = ("rml", "best_single", "a:pixel", "b:image", "c:image", "closed_form", "unet", "oracle:pixel")
 

@@ -15,15 +15,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib import files, metrics, rings, sky, zoo
-from fusionlib.baselines import COVERAGE, read_observation
-from fusionlib.closures import Uncalibrated
-from fusionlib.families import FAMILIES, geometric
-from fusionlib.interferometer import MIN_BASELINE, Interferometer
+from fusionlib import files, metrics, sky
+from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer, Uncalibrated, read_observation
+from fusionlib.metrics import rings
 from fusionlib.paper import methods
 from fusionlib.paper.method import Array, Data, Fitted, Method, Settings
 from fusionlib.paper.methods import NOT_TRAINED
 from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
+from fusionlib.priors import zoo
+from fusionlib.sky import FAMILIES, geometric
 
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
 CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}

@@ -8,12 +8,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib import metrics, oracles, zoo
+from fusionlib import metrics
 from fusionlib import sky as skies
+from fusionlib.gates import oracles
 from fusionlib.paper.experiment import Spec, device
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import score_table
-from fusionlib.priors import guard
+from fusionlib.priors import guard, zoo
 
 LEVELS = (0.05, 0.1, 0.2, 0.4)
 SHOWN = (0.05, 0.1, 0.4)

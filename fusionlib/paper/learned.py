@@ -8,35 +8,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionlib import adapters, lora, sky, zoo
-from fusionlib.adapters import Residual
-from fusionlib.baselines import COVERAGE
-from fusionlib.families import FAMILIES, geometric
+from fusionlib import sky
+from fusionlib.fitting import (
+    MSE,
+    USUAL,
+    Course,
+    EndToEnd,
+    Objective,
+    Policy,
+    Schedule,
+    fit_denoiser,
+    fit_end_to_end,
+    fit_gate,
+    fit_meta,
+    from_nothing,
+    lora,
+    starts,
+)
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import Staged
-from fusionlib.interferometer import MIN_BASELINE, Interferometer
-from fusionlib.learn import MSE, USUAL, Schedule, fit_gate
-from fusionlib.losses import Objective
-from fusionlib.meta import Course, fit_meta
-from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
-from fusionlib.paper.solved import best_single
-from fusionlib.pnp import Reconstruction
-from fusionlib.routing import (
+from fusionlib.gates import (
     Cosine,
     Encoder,
     Learned,
     Linear,
     MultiGate,
+    Residual,
     Router,
+    Staged,
     Voter,
+    adapters,
     affine,
     cosine_router,
     expert_choice,
     top_k,
     top_p,
 )
-from fusionlib.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
-from fusionlib.trajectory import Policy
+from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
+from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
+from fusionlib.paper.solved import best_single
+from fusionlib.pnp import Reconstruction
+from fusionlib.priors import zoo
+from fusionlib.sky import FAMILIES, geometric
 
 WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
 NOISE = (1.0, 2.0)  # thermal noise of the conditions of meta-learning, in units of the array's own

@@ -16,10 +16,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import metrics, rings
-from fusionlib.baselines import RELEASED, eht2017_table, read_observation, released_data
-from fusionlib.closures import GAIN_ERROR, KINDS, ClosureData, Uncalibrated
-from fusionlib.interferometer import MIN_BASELINE, Interferometer
+from fusionlib import metrics
+from fusionlib.interferometer import (
+    GAIN_ERROR,
+    KINDS,
+    MIN_BASELINE,
+    RELEASED,
+    ClosureData,
+    Interferometer,
+    Uncalibrated,
+    eht2017_table,
+    read_observation,
+    released_data,
+)
+from fusionlib.metrics import rings
 from fusionlib.paper.experiment import (
     SYSTEMATIC,
     WINDOW,

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fusionlib import files, zoo
+from fusionlib import files
+from fusionlib.priors import zoo
 
 CODE = ("fusionlib", "notebooks/*.py")
 PACKAGES = ("fusionlib", "torch", "numpy", "scipy", "pandas", "matplotlib", "torchmetrics", "papermill", "snakemake")

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fusionlib.closures import Uncalibrated
-from fusionlib.interferometer import Interferometer
+from fusionlib.interferometer import Interferometer, Uncalibrated
 from fusionlib.pnp import Reconstruction, hqs, schedule
 
 Array = Interferometer | Uncalibrated

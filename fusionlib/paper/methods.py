@@ -12,19 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusionlib import zoo
+from fusionlib.fitting import Course, PerImage, held_out_weights
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import Consensus, average
-from fusionlib.heldout import PerImage, held_out_weights
+from fusionlib.gates import Consensus, Oracle, average
 from fusionlib.interferometer import S_REF, Interferometer
-from fusionlib.mace import mace
-from fusionlib.meta import Course
 from fusionlib.metrics import blur
-from fusionlib.networks import trained
-from fusionlib.oracles import Oracle
 from fusionlib.paper import learned, solved, varied
 from fusionlib.paper.method import HQS_SETTINGS, Array, Entry, Fitted, Method, Settings, always, cell, sigmas_of
-from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.pnp import Reconstruction, hqs, mace
+from fusionlib.priors import trained, zoo
 from fusionlib.rml import rml
 from fusionlib.sky import NPIX
 

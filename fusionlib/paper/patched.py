@@ -10,14 +10,14 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from fusionlib import metrics, zoo
+from fusionlib import metrics
 from fusionlib.fusion import FusedPrior
 from fusionlib.paper.experiment import Spec, Task, arrays, device, method_of, observed, recorded, settings_grid, tuned
 from fusionlib.paper.specs import patch_specs
 from fusionlib.paper.strategies import Run
 from fusionlib.paper.tables import bank_name, difference, score_table
 from fusionlib.pnp import Reconstruction
-from fusionlib.priors import in_patches, patch_share
+from fusionlib.priors import in_patches, patch_share, zoo
 from fusionlib.sky import NPIX
 
 BRIGHT = 0.25  # of an image's peak: what is the ring

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from fusionlib.families import FAMILIES
 from fusionlib.paper.experiment import HQS_GRID, RML_GRID, Grid
+from fusionlib.sky import FAMILIES
 
 
 @dataclass(frozen=True)

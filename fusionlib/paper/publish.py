@@ -28,7 +28,7 @@ from fusionlib.paper.experiment import Spec, Task, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES, profile_of
 from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
-from fusionlib.zoo import BANKS
+from fusionlib.priors import BANKS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CONCLUSIONS = "11_conclusions"

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 import yaml
 
-from fusionlib import files, zoo
-from fusionlib.baselines import COVERAGE, released_data
+from fusionlib import files
+from fusionlib.interferometer import COVERAGE, released_data
 from fusionlib.paper import store
 from fusionlib.paper.chapter import (
     Chapter,
@@ -51,6 +51,7 @@ from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import CONTROLS, FITTED, LEARNED
 from fusionlib.paper.stale import reached
 from fusionlib.paper.varied import VARIANTS
+from fusionlib.priors import zoo
 from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}

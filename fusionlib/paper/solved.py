@@ -6,18 +6,21 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from fusionlib import metrics, zoo
-from fusionlib.choice import ExpertChoice, fit_expert_choice
-from fusionlib.closed_form import ALL, Cell, ClosedForm
-from fusionlib.csnet import CsNet, fit_csnet
+from fusionlib import metrics
+from fusionlib.fitting import (
+    CsNet,
+    ExpertChoice,
+    Policy,
+    fit_closed_form,
+    fit_csnet,
+    fit_expert_choice,
+    fit_static,
+    fit_unrolled,
+)
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import Staged, Static
-from fusionlib.oracles import NoiseLevels
+from fusionlib.gates import ALL, Cell, ClosedForm, NoiseLevels, Staged, Static
 from fusionlib.paper.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
-from fusionlib.priors import PriorBank
-from fusionlib.solve import fit_closed_form, fit_static
-from fusionlib.trajectory import Policy
-from fusionlib.unroll import fit_unrolled
+from fusionlib.priors import PriorBank, zoo
 
 LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of one prior, in units of the loop's noise level
 

@@ -8,7 +8,7 @@ from fusionlib import sky as skies
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.varied import VARIANTS
-from fusionlib.zoo import BANKS, PRIORS
+from fusionlib.priors import BANKS, PRIORS
 
 
 def baseline_specs(

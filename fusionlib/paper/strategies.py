@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib import metrics, zoo
-from fusionlib.losses import collapse
+from fusionlib import metrics
+from fusionlib.fitting import collapse
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import store
 from fusionlib.paper.experiment import Spec, Task, arrays, method_of, observed, recorded, scores, tuned
@@ -17,6 +17,7 @@ from fusionlib.paper.method import Array
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import bank_name, difference, examples
+from fusionlib.priors import zoo
 
 WATCHED = {  # whose weights and fit the chapters show
     "03": ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image", "gradient:pixel", "closed_form"),

@@ -8,8 +8,7 @@ import pandas as pd
 import torch
 
 from fusionlib import metrics
-from fusionlib.baselines import COVERAGE
-from fusionlib.interferometer import MIN_BASELINE, Interferometer
+from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import like, reference_specs
 from fusionlib.paper.experiment import WINDOW, Spec, Task, device, method_of, observed, recorded, tuned

@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 
 from fusionlib import files, metrics
-from fusionlib.baselines import COVERAGE, eht2017_table, read_observation
-from fusionlib.interferometer import Interferometer
+from fusionlib.interferometer import COVERAGE, Interferometer, eht2017_table, read_observation
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import (
     Record,
@@ -28,7 +27,7 @@ from fusionlib.paper.experiment import (
 from fusionlib.paper.method import Array
 from fusionlib.paper.methods import resolution
 from fusionlib.pnp import Reconstruction
-from fusionlib.zoo import BANKS
+from fusionlib.priors import BANKS
 
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
 INTERVALS = ("psnr", "psnr_lo", "psnr_hi", "delta_best_single", "delta_lo", "delta_hi", "delta_worst")

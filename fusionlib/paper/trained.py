@@ -9,14 +9,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fusionlib import datasets, files, metrics, zoo
-from fusionlib.families import FAMILIES, geometric
+from fusionlib import files, metrics
 from fusionlib.interferometer import Interferometer
-from fusionlib.networks import NETWORKS, WEIGHTS, Score, trained
 from fusionlib.paper.experiment import device
 from fusionlib.pnp import hqs, schedule
-from fusionlib.torus import tori
-from fusionlib.wrappers import Reduced
+from fusionlib.priors import NETWORKS, WEIGHTS, Reduced, Score, datasets, trained, zoo
+from fusionlib.sky import FAMILIES, geometric, tori
 
 BODIES = {"torus": ("torus", "local_torus"), "galaxies": ("unet_galaxies", "galaxies")}  # U-Net, three convolutions
 SETTINGS = {"sigmas": schedule(0.2, 0.02, 16), "lam": 0.1}

@@ -6,16 +6,14 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from fusionlib import groups, oracles, sky, zoo
-from fusionlib.adapters import Residual
-from fusionlib.datasets import augmented
-from fusionlib.learn import Schedule
-from fusionlib.losses import Objective
-from fusionlib.meta import Course
+from fusionlib import sky
+from fusionlib.fitting import Course, Objective, Schedule
+from fusionlib.gates import Encoder, Linear, MultiGate, Pixels, Residual, Router, cosine_router, groups, oracles
 from fusionlib.paper.learned import Part, learned, strategy_a, strategy_c
 from fusionlib.paper.method import Data, Entry, Fitted, Method, Settings
 from fusionlib.paper.solved import closed_form
-from fusionlib.routing import Encoder, Linear, MultiGate, Pixels, Router, cosine_router
+from fusionlib.priors import zoo
+from fusionlib.priors.datasets import augmented
 
 
 def linear_head(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:

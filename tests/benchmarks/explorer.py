@@ -4,7 +4,7 @@ starts with."""
 import statistics
 import time
 
-from fusionlib.page import Explorer
+from fusionlib.explorer.widget import Explorer
 
 page = Explorer()
 page.wait()

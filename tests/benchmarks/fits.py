@@ -8,9 +8,9 @@ import time
 
 import torch
 
-from fusionlib import zoo
 from fusionlib.paper import Spec, arrays, observed
 from fusionlib.paper.methods import make
+from fusionlib.priors import zoo
 
 SETTINGS = {"sigma_max": 0.2, "sigma_min": 0.02, "lam": 0.1}
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import torch
 
-from fusionlib import Interferometer, black_holes, zoo
-from fusionlib.closed_form import ALL, ClosedForm
+from fusionlib import Interferometer, black_holes
+from fusionlib.gates.closed_form import ALL, ClosedForm
+from fusionlib.priors import zoo
 
 BATCH = 32
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from deepinv.optim import HQS, L2, PnP
 
-from fusionlib import FusedPrior, Interferometer, black_holes, gates, hqs, schedule, zoo
-from fusionlib.foreign import Channels, DeepInverse, Range, diffusers_unet
-from fusionlib.priors import check
+from fusionlib import FusedPrior, Interferometer, black_holes, gates, hqs, schedule
+from fusionlib.priors import zoo
+from fusionlib.priors.interop import Channels, DeepInverse, Range, diffusers_unet
+from fusionlib.priors.prior import check
 
 SIGMAS, LAM = schedule(0.3, 0.05, 5), 0.3
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import black_holes, published, zoo
-from fusionlib.hsc import scorenet
-from fusionlib.srmd import BLUR, SRMD
+from fusionlib import black_holes
+from fusionlib.priors import downloads as published
+from fusionlib.priors import zoo
+from fusionlib.priors.hsc import scorenet
+from fusionlib.priors.srmd import BLUR, SRMD
 
 
 @pytest.fixture(scope="module")

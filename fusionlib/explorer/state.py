@@ -1,0 +1,351 @@
+"""The explorer: one sky, one array, some priors, a way of fusing them, and what comes of it.
+
+`State` says what is wanted, `look(state)` computes it, `lines(state)` are the Python lines that give the same number in
+a fresh process. The page of chapter 12 puts widgets around these.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from fusionlib import metrics, paper, sky
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import DataStep, average
+from fusionlib.interferometer import MIN_BASELINE, ClosureData, Interferometer, Uncalibrated, read_observation
+from fusionlib.paper import store
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, tuning
+from fusionlib.paper.m87 import FLUX
+from fusionlib.paper.specs import closure_specs
+from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
+from fusionlib.priors import PriorBank, call, zoo
+from fusionlib.sky import NPIX
+
+ALGORITHMS: dict[str, Callable[..., Reconstruction]] = {"hqs": hqs, "admm": admm, "pgd": pgd, "red": red}
+FITTED = (
+    "a:image",
+    "a:8",
+    "a:pixel",
+    "b:image",
+    "c:image",
+    "mgpf:image",
+    "gradient:pixel",
+    "closed_form",
+    "static_affine",
+)
+BANKS = {name: zoo.BANKS[name] for name in ("main", "far")}
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a picture of the explorer depends on.
+
+    `truth` is "" for the simulator (a Kerr disc: `spin`, `inclination` [deg], `theta_g` [microarcsec], `position_angle`
+    [deg], `turbulence`, `seed`), or an image file or a folder of them, of which number `seed` is taken. `observation`,
+    a UVFITS or CSV file with measured visibilities, takes the place of sky and array; its phases and gains are taken as
+    unknown. `noise` is in units of the array's own. `strategy` is a prior of the bank, `average`, or one of FITTED,
+    whose gates are those of the profile `quick`, fitted to such data with the whole bank `main`, or `far` without the
+    torus; the weights of priors that are not in `priors` go to the others in equal parts.
+    """
+
+    truth: str = ""
+    observation: str = ""
+    spin: float = 0.5
+    inclination: float = 30.0
+    theta_g: float = 3.8
+    position_angle: float = 108.0
+    turbulence: float = 0.5
+    seed: int = 1
+    coverage: float = 1.0
+    noise: float = 1.0
+    priors: tuple[str, ...] = BANKS["main"]
+    strategy: str = "closed_form"
+    algorithm: str = "hqs"
+    iterations: int = 16
+    sigma_max: float = 0.2
+    sigma_min: float = 0.02
+    lam: float = 0.1
+
+
+KERR = ("spin", "inclination", "theta_g", "position_angle", "turbulence")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What `look` found: images (H, W) `truth`, `dirty`, `beam`, `image`; `psnr` [dB]; `weights` (K, N, H, W) or None
+    for one prior, `names` (N,); `points`, the table of baselines with `u`, `v` [wavelengths] and the whitened size of
+    their `residual` (of the amplitude, without calibration); `chi2` and `step` (K,); and the `seconds` of the loop. Of
+    an observation nobody knows the truth: it is empty there, and the `psnr` NaN."""
+
+    state: State
+    truth: np.ndarray
+    dirty: np.ndarray
+    beam: np.ndarray
+    image: np.ndarray
+    psnr: float
+    weights: np.ndarray | None
+    names: tuple[str, ...]
+    points: pd.DataFrame
+    chi2: np.ndarray
+    step: np.ndarray
+    seconds: float
+
+
+class Shared(nn.Module):
+    """A gate for some of the priors it was fitted for, bool `keep` (N,): the others' weight goes to those in equal
+    parts."""
+
+    def __init__(self, gate: nn.Module, keep: Tensor):
+        super().__init__()
+        self.gate, self.keep = gate, keep
+        self.reads_outputs, self.skips, self.sharp = gate.reads_outputs, gate.skips, getattr(gate, "sharp", False)
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None
+    ) -> Tensor:
+        w, keep = self.gate(x, sigma, outputs, data_step), self.keep.to(x).view(-1, 1, 1, 1)
+        return (w + (w * (1 - keep)).sum(0) / keep.sum()) * keep
+
+
+class Abreast(PriorBank):
+    """A bank whose priors run side by side, each on one core, the longest first: for a single image twice as fast as
+    one after another on all cores."""
+
+    def __init__(self, bank: PriorBank):
+        super().__init__(dict(zip(bank.names, bank.priors, strict=True)))
+        self.order = sorted(range(len(bank)), key=lambda i: -zoo.flops(self.priors[i]))
+
+    def forward(self, x: Tensor, sigma: float | Tensor, keep: Tensor | None = None) -> Tensor:
+        if keep is not None:
+            return super().forward(x, sigma, keep)
+
+        @torch.inference_mode()
+        def run(prior: nn.Module, name: str) -> Tensor:
+            return call(prior, x, sigma, name)
+
+        found = {i: _POOL.submit(run, self.priors[i], self.names[i]) for i in self.order}
+        return torch.stack([found[i].result() for i in range(len(self))])
+
+
+_POOL = ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
+
+
+def strategies(priors: tuple[str, ...], regime: str = "calibrated") -> list[str]:
+    """What can be chosen with these priors: each, their average, and what is fitted for a bank that has them."""
+    fitted = [m for m in FITTED if _spec(m, _bank_of(priors), regime) is not None] if len(priors) > 1 else []
+    return [*fitted, *["average"] * (len(priors) > 1), *priors]
+
+
+def _bank_of(priors: tuple[str, ...]) -> str:
+    """The bank whose fits serve some priors. The torus is in `main` alone."""
+    return "main" if "torus" in priors else "far"
+
+
+@lru_cache
+def _spec(method: str, bank: str, regime: str) -> paper.Spec | None:
+    """The experiment behind a fitted strategy, if its fit ships or was made here."""
+    found = (paper.strategy_specs if regime == "calibrated" else closure_specs)("quick", BANKS["main"])
+    specs = [s for s in found if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
+    return next((s for s in specs if store.has(tuning(s).key)), None)
+
+
+@lru_cache(maxsize=8)
+def prior(strategy: str, priors: tuple[str, ...], regime: str = "calibrated") -> nn.Module:
+    """The prior that a strategy is, fitted to data of a `regime`. Raises ValueError for one there is not."""
+    if not priors:
+        raise ValueError("priors: none is switched on; switch on at least one")
+    if strategy in priors:
+        return zoo.load(strategy)
+    if len(priors) > 1 and strategy == "average":
+        return FusedPrior(Abreast(zoo.bank(priors)), average(len(priors)))
+    spec = _spec(strategy, _bank_of(priors), regime) if len(priors) > 1 else None
+    if spec is None or not set(priors) <= set(spec.priors):
+        there = strategies(priors, regime)
+        raise ValueError(f"strategy: there is no {strategy} with {', '.join(priors)}; there are {there}")
+    fused = paper.prior_of(spec)[0].cpu()  # one small image: where everything else here is
+    assert isinstance(fused, FusedPrior)
+    fused.bank = Abreast(fused.bank)
+    if len(priors) < len(spec.priors):
+        keep = torch.tensor([name in priors for name in spec.priors])
+        fused = FusedPrior(fused.bank, Shared(fused.gate, keep), fused.adapters)
+    return fused
+
+
+@lru_cache(maxsize=8)
+def array(coverage: float, noise: float = 1.0) -> Interferometer:
+    """The EHT of 2017 with so much of its coverage and so many times its noise."""
+    if not noise > 0:
+        raise ValueError(f"noise: a positive number is needed, got {noise}")
+    if noise == 1:
+        plain = Interferometer.eht2017(coverage, window=WINDOW)
+        plain(torch.zeros(1, 1, 2 * NPIX, 2 * NPIX))  # makes the matrix of finer images, which skies are observed from
+        return plain
+    noisy = copy.deepcopy(array(coverage))  # another noise is another scale, and needs no new decomposition
+    noisy.table = noisy.table.assign(sigma=noisy.table.sigma * noise)
+    noisy.sigma = noisy.sigma * noise
+    noisy.matrix, noisy.singular, noisy.norm2 = noisy.matrix / noise, noisy.singular / noise, noisy.norm2 / noise**2
+    noisy._finer = {size: matrix / noise for size, matrix in noisy._finer.items()}
+    return noisy
+
+
+@lru_cache(maxsize=2)
+def measured(path: str) -> tuple[Uncalibrated, ClosureData]:
+    """The instrument of an observation, and its data."""
+    if not Path(path).expanduser().is_file():
+        raise ValueError(f"observation: there is no file {path}")
+    table = read_observation(Path(path).expanduser())
+    if "vis" not in table:
+        raise ValueError(f"observation: {path} has no column vis, the measured visibilities")
+    plain = Interferometer.from_table(table, min_baseline=MIN_BASELINE)
+    array = Uncalibrated(plain, systematic=SYSTEMATIC, window=WINDOW)
+    return array, array.measure(torch.tensor(plain.table.vis.to_numpy(complex))[None], torch.tensor([FLUX]))
+
+
+@lru_cache(maxsize=8)
+def truth(state: State) -> sky.Sky:
+    """The sky of a state (which may differ in what the sky does not depend on)."""
+    if not state.truth:
+        return sky.black_holes(1, state.seed, x=0.0, y=0.0, **{name: getattr(state, name) for name in KERR})
+    found = images(state.truth)
+    return found[slice(state.seed % len(found.image), state.seed % len(found.image) + 1)]
+
+
+def images(path: str) -> sky.Sky:
+    """An image file, or a folder of them, as `sky.from_folder`."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ValueError(f"truth: there is no file or folder {place}")
+    if place.is_dir():
+        return sky.from_folder(place)
+    if place.suffix not in (".npy", ".npz", ".fits"):
+        raise ValueError(f"truth: {place} is no .npy, .npz or .fits image")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / place.name).symlink_to(place.resolve())
+        return sky.from_folder(folder)
+
+
+def _sky_of(state: State) -> State:
+    return replace(State(), **{name: getattr(state, name) for name in ("truth", "seed", *KERR)})
+
+
+def _regime(state: State) -> str:
+    return "uncalibrated" if state.observation else "calibrated"
+
+
+class Cancelled(Exception):
+    """Somebody wants something else by now."""
+
+
+@torch.inference_mode()
+def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
+    """Observe, reconstruct, score. Raises ValueError, in words, for a state that cannot be; Cancelled at the next
+    iteration once `cancelled()` is true."""
+    if state.algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm: one of {sorted(ALGORITHMS)} is needed, got {state.algorithm!r}")
+    chosen, scene = prior(state.strategy, state.priors, _regime(state)), None
+    instrument: Interferometer | Uncalibrated
+    data: Any
+    if state.observation:
+        instrument, data = measured(state.observation)
+        plain = instrument.array
+    else:
+        instrument = plain = array(state.coverage, state.noise)
+        scene = truth(_sky_of(state))
+        data = plain.observe(scene.fine, state.seed)
+    sigmas = schedule(state.sigma_max, state.sigma_min, state.iterations)
+    options: dict[str, Any] = {} if state.algorithm == "pgd" else {"lam": state.lam}
+
+    def check(*_: Any) -> None:
+        if cancelled():
+            raise Cancelled
+
+    hook = (chosen.bank if isinstance(chosen, FusedPrior) else chosen).register_forward_pre_hook(check)
+    try:
+        found = ALGORITHMS[state.algorithm](data, instrument, chosen, sigmas=sigmas, **options)
+    finally:
+        hook.remove()
+    table = plain.table
+    if scene is None:
+        vis = torch.tensor(table.vis.to_numpy(complex))[None]
+        size, fit = vis[0].abs(), plain.visibilities(plain(found.image))[0].abs()
+        residual = (size - fit).abs() / torch.hypot(plain.sigma, SYSTEMATIC * size)
+        y, real = plain.whiten(vis.to(torch.complex64)), torch.zeros_like(found.image)
+    else:
+        residual = torch.hypot(*plain.residual(found.image, data)[0].chunk(2))
+        y, real = data, scene.image
+    dirty, weights = plain.dirty_image(y), found.record.get("weights")
+    return View(
+        state,
+        real[0, 0].numpy(),
+        (dirty / dirty.max())[0, 0].numpy(),
+        plain.dirty_beam()[0, 0].numpy(),
+        found.image[0, 0].numpy(),
+        float("nan") if scene is None else float(metrics.psnr(found.image, scene.image)),
+        None if weights is None else _wide(weights[:, :, 0], real.shape[-1]).numpy(),
+        chosen.bank.names if isinstance(chosen, FusedPrior) else (state.strategy,),
+        pd.DataFrame({"u": table.u, "v": table.v, "residual": residual.numpy()}),
+        found.record["chi2"][:, 0].numpy(),
+        found.record["step"][:, 0].numpy(),
+        found.seconds,
+    )
+
+
+def _wide(w: Tensor, side: int) -> Tensor:
+    """Weights (K, N, h, w) on the image grid."""
+    return nn.functional.interpolate(w.float(), (side, side), mode="nearest-exact")
+
+
+def lines(state: State) -> str:
+    """Python that computes the state's image and prints its PSNR, of an observation the reduced chi-square, from the
+    library's own parts."""
+    fixed = ", ".join(f"{name}={getattr(state, name)!r}" for name in KERR)
+    if state.truth:
+        scene = f"sky = explorer.images({state.truth!r})\nk = {state.seed} % len(sky.image)\nsky = sky[k : k + 1]"
+    else:
+        scene = f"sky = black_holes(1, {state.seed}, x=0.0, y=0.0, {fixed})"
+    lam, regime = "" if state.algorithm == "pgd" else f", lam={state.lam!r}", ""
+    data = f"""{scene}
+array = explorer.array({state.coverage!r}, {state.noise!r})
+y = array.observe(sky.fine, {state.seed})"""
+    said = "metrics.psnr(found.image, sky.image)"
+    if state.observation:
+        data = f"array, y = explorer.measured({state.observation!r})"
+        regime, said = ", 'uncalibrated'", "array.chi2(found.image, y)"
+    return f"""from fusionlib import black_holes, explorer, metrics, schedule
+from fusionlib.pnp import {state.algorithm}
+
+{data}
+prior = explorer.prior({state.strategy!r}, {state.priors!r}{regime})
+sigmas = schedule({state.sigma_max!r}, {state.sigma_min!r}, {state.iterations})
+found = {state.algorithm}(y, array, prior, sigmas=sigmas{lam})
+print(f"{{float({said}):.6f}}")
+"""
+
+
+def pictures(view: View) -> dict[str, np.ndarray]:
+    """A view as arrays, for a figure: `image` (4, H, W) truth, dirty image, reconstruction, error; `weights` (N, H, W),
+    the mean over the iterations; `name` (N,); `psnr`."""
+    weights = np.ones((1, *view.truth.shape)) if view.weights is None else view.weights.mean(0)
+    images = np.stack([view.truth, view.dirty, view.image, view.image - view.truth])
+    return {"image": images, "weights": weights, "name": np.array(view.names), "psnr": np.array(view.psnr)}
+
+
+def row(view: View) -> dict[str, Any]:
+    """A line of the table of runs kept for comparison."""
+    changed = {f.name: getattr(view.state, f.name) for f in fields(State)}
+    return changed | {
+        "priors": " ".join(view.state.priors),
+        "psnr": round(view.psnr, 3),
+        "chi2": round(float(view.chi2[-1]), 3),
+        "seconds": round(view.seconds, 3),
+    }

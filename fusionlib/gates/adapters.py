@@ -1,0 +1,44 @@
+"""What is done to the priors' outputs before they are weighed: `adapters(outputs, sigma)`, (N, B, 1, H, W) to the same
+shape. The priors behind them stay frozen."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fusionlib.gates.gate import nearest
+
+
+class Residual(nn.Module):
+    """A small residual per output: u + conv(silu(conv(u))), `width` channels inside; the identity at the start."""
+
+    def __init__(self, n: int, width: int = 8):
+        super().__init__()
+        self.into = nn.ModuleList(nn.Conv2d(1, width, 3, padding=1, padding_mode="reflect") for _ in range(n))
+        self.out = nn.ModuleList(
+            nn.Conv2d(width, 1, 3, padding=1, padding_mode="reflect", bias=False) for _ in range(n)
+        )
+        for layer in self.out:
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+
+    def forward(self, outputs: Tensor, sigma: float | Tensor) -> Tensor:
+        layers = zip(self.into, self.out, outputs, strict=True)
+        return torch.stack([u + out(nn.functional.silu(into(u))) for into, out, u in layers])
+
+
+class Staged(nn.Module):
+    """Adapters for each noise level of a loop; in between the nearest in log sigma."""
+
+    levels: Tensor
+
+    def __init__(self, sigmas: Sequence[float], adapters: Sequence[nn.Module]):
+        super().__init__()
+        self.register_buffer("levels", torch.tensor(sigmas).log())
+        self.adapters = nn.ModuleList(adapters)
+
+    def forward(self, outputs: Tensor, sigma: float | Tensor) -> Tensor:
+        stage, _ = nearest(self.levels, sigma, outputs.shape[1])
+        if bool((stage == stage[0]).all()):
+            return self.adapters[int(stage[0])](outputs, sigma)
+        s = torch.as_tensor(sigma)
+        return torch.cat([self.adapters[int(k)](outputs[:, b : b + 1], s[b]) for b, k in enumerate(stage)], 1)

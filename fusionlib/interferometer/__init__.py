@@ -1,0 +1,20 @@
+"""The instrument: observations, the forward operator with its exact data step, and closure quantities."""
+
+from fusionlib.interferometer.array import MIN_BASELINE, S_REF, Interferometer
+from fusionlib.interferometer.closures import GAIN_ERROR, KINDS, ClosureData, Uncalibrated
+from fusionlib.interferometer.observations import COVERAGE, RELEASED, eht2017_table, read_observation, released_data
+
+__all__ = [
+    "COVERAGE",
+    "GAIN_ERROR",
+    "KINDS",
+    "MIN_BASELINE",
+    "RELEASED",
+    "S_REF",
+    "ClosureData",
+    "Interferometer",
+    "Uncalibrated",
+    "eht2017_table",
+    "read_observation",
+    "released_data",
+]

@@ -1,0 +1,42 @@
+"""The sky: simulated black holes, thick tori and geometric families, and folders of images."""
+
+from fusionlib.sky.families import FAMILIES, geometric
+from fusionlib.sky.simulator import (
+    BRIGHTNESS,
+    FOV,
+    MAX_OFFSET,
+    NPIX,
+    OVERSAMPLE,
+    RANGES,
+    SEEDS,
+    SIZES,
+    Sky,
+    black_holes,
+    block_mean,
+    from_folder,
+    render,
+    split,
+    split_sizes,
+)
+from fusionlib.sky.torus import tori
+
+__all__ = [
+    "BRIGHTNESS",
+    "FAMILIES",
+    "FOV",
+    "MAX_OFFSET",
+    "NPIX",
+    "OVERSAMPLE",
+    "RANGES",
+    "SEEDS",
+    "SIZES",
+    "Sky",
+    "black_holes",
+    "block_mean",
+    "from_folder",
+    "geometric",
+    "render",
+    "split",
+    "split_sizes",
+    "tori",
+]
