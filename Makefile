@@ -9,7 +9,7 @@ BIN := .venv/bin
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (once, some minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[paper]'
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
@@ -44,7 +44,7 @@ test: .venv/.installed-test  ## lint, types, tests and every chapter in the smok
 
 test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' in ours, published weights in their own runtimes (an environment of its own)
 	@test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
-	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . pytest
+	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[paper]' pytest
 	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt deepinv==0.5.0 diffusers==0.42.1
 	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ncnn==1.0.20261020 scico==0.0.7 galaxygrad==0.2.1
 	@.venv-interop/bin/python -m pytest tests/interop
@@ -66,7 +66,7 @@ rows: .venv/.installed-test  ## which test checks which row of what the two essa
 explore: .venv/.installed  ## the explorer as a page in the browser, for this machine alone
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[explore]'
 	@mkdir -p build
-	@test -e build/explorer.ipynb -a build/explorer.ipynb -nt notebooks/12_explorer.py || $(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output build/explorer.ipynb notebooks/12_explorer.py
+	@test -e build/explorer.ipynb -a build/explorer.ipynb -nt notebooks/14_explorer.py || $(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output build/explorer.ipynb notebooks/14_explorer.py
 	@$(BIN)/voila build/explorer.ipynb --Voila.ip=127.0.0.1
 
 lab: .venv/.installed  ## open the chapters in JupyterLab (right click, Open With, Notebook)

@@ -125,7 +125,7 @@ paper.save(
 #
 # In the paper's run (100 labels, 1,000 test images, three seeds; rows off the headline the first 200 images, one seed):
 # looking at the outputs does not help the vote. It is 0.79 dB below the single best prior with the torus in the bank
-# and 0.15 without, and below strategy A (chapter 11; most of that is the diversity term, chapter 07). With the torus it
+# and 0.15 without, and below strategy A (chapter 13; most of that is the diversity term, chapter 07). With the torus it
 # is level with MACE and CsNet and 0.2 dB above the vote without training, without it above CsNet. Agreement among
 # priors is no sign of being right when most of them know nothing of the object.
 

@@ -192,7 +192,7 @@ if profile != "smoke":
 # - With the torus in the bank what the closed form learns does not come from the difference of the priors: the best of
 #   them alone, at six noise levels under the same gate (`closed_levels`), does as well to within 0.05 dB at any number
 #   of labels. Without the torus different priors are 0.2 to 0.4 dB better. Both together (`closed_union`) are above one
-#   prior at six levels from 30 labels on with the torus, and from 10 without, after Holm's correction too (chapter 11).
+#   prior at six levels from 30 labels on with the torus, and from 10 without, after Holm's correction too (chapter 13).
 # - At the least coverage strategy A, trained on other skies with MAML, loses 0.19 dB against joint training on the same
 #   skies without labels, and wins 0.12 to 0.29 dB with some. Fitted to the labels alone, be it one, it is better than
 #   either, 0.47 to 0.59 dB above joint training. All that it gains from labels it gains from the first.

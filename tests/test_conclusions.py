@@ -1,4 +1,4 @@
-"""Chapter 11: what a verdict rests on, and that nothing the essays name is missing."""
+"""Chapter 13: what a verdict rests on, and that nothing the essays name is missing."""
 
 from collections import Counter
 

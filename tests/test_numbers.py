@@ -20,7 +20,7 @@ def read(table: str) -> pd.DataFrame:
     return pd.read_csv(ROOT / "figures" / f"{table}.csv")
 
 
-def row(method: str, bank: str = "main", column: str = "delta_best_single", table: str = "tab11_results") -> Source:
+def row(method: str, bank: str = "main", column: str = "delta_best_single", table: str = "tab13_results") -> Source:
     return table, column, f"method == '{method}' and bank == '{bank}' and coverage == 1"
 
 
@@ -358,7 +358,7 @@ SAID: dict[str, list[tuple]] = {
             [uncalibrated("average"), uncalibrated("b:image")],
         ),
     ],
-    "11_conclusions": [
+    "13_conclusions": [
         ("the ceiling is {0.1} dB above the best single prior", row("ceiling")),
         (
             "win {0.45} dB, the closed form of the bank alone {0.34}, its control, the best prior at six levels and "
@@ -370,7 +370,7 @@ SAID: dict[str, list[tuple]] = {
             "labels {1.35}",
             row("closed_form", "far"),
             row("closed_union", "far"),
-            ("tab11_gap", "gain", "method == 'closed_union' and bank == 'far' and n_train == 1000"),
+            ("tab13_gap", "gain", "method == 'closed_union' and bank == 'far' and n_train == 1000"),
         ),
         ("the best single prior, by {0.06} and {0.22} dB", row("b:image"), row("b:image", "far")),
         (

@@ -30,7 +30,7 @@ def test_environment_yml_is_python_pip_and_the_same_constraints():
     assert environment["channels"] == ["conda-forge", "nodefaults"]
     python, pip, tail = environment["dependencies"]
     assert python == "python=3.11" and pip == "pip"
-    assert tail == {"pip": ["--constraint constraints.txt", "--editable ."]}
+    assert tail == {"pip": ["--constraint constraints.txt", "--editable .[paper]"]}
 
 
 def test_every_dependency_is_pinned_without_local_tags():
@@ -39,7 +39,7 @@ def test_every_dependency_is_pinned_without_local_tags():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     wanted = [*project["dependencies"], *(d for group in project["optional-dependencies"].values() for d in group)]
-    missing = {re.split(r"[<>=]", d)[0].lower() for d in wanted} - names - {"pip"}
+    missing = {re.split(r"[<>=]", d)[0].lower() for d in wanted} - names - {"pip", "fusionlib[paper]"}
     assert not missing
 
 
@@ -102,6 +102,21 @@ def test_readme_example_runs():
     names: dict = {}
     for block in blocks:
         exec(block, names)
+
+
+HEAVY = "papermill snakemake IPython ipykernel jupyterlab nbformat jupytext ipywidgets jinja2 seaborn matplotlib"
+HEAVY += " skimage sklearn torchmetrics pyarrow msgpack yaml"
+
+
+def test_the_core_needs_no_more_than_its_own_dependencies():
+    """README's first example where nothing of the extras can be imported."""
+    example = re.findall(r"```python\n(import fusionlib.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    block = f"import sys\nfor name in {HEAVY.split()!r}:\n    sys.modules[name] = None\n"
+    seen = (
+        "\nassert image.shape == (4, 1, 64, 64), image.shape\nassert 'pandas.plotting._matplotlib' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", block + example + seen], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
 
 
 def test_wheel_carries_its_tables(tmp_path):

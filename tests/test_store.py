@@ -222,7 +222,7 @@ def test_the_store_that_ships_is_small_and_read_in_two_lines():
     assert len([p for p in folder.rglob("*") if p.is_file()]) <= 60
     scores = pd.read_parquet(folder / "scores").merge(pd.read_csv(folder / "index.csv"), on="record")
     torus = scores[(scores.method == "single:torus") & (scores.n_test == 1000) & (scores.seed == 0)]
-    table = pd.read_csv(ROOT / "figures" / "tab11_results.csv").set_index("method")
+    table = pd.read_csv(ROOT / "figures" / "tab13_results.csv").set_index("method")
     assert abs(scores[scores.record.isin(torus.record)].psnr.mean() - table.psnr["single:torus"].mean()) < 0.1
     fits = load_file(folder / "fits" / "closed.safetensors")
     spec = next(s for s in conclusions.result_specs("paper") if s.method == "closed_form")

@@ -1,7 +1,7 @@
 """The explorer: one sky, one array, some priors, a way of fusing them, and what comes of it.
 
 `State` says what is wanted, `look(state)` computes it, `lines(state)` are the Python lines that give the same number in
-a fresh process. The page of chapter 12 puts widgets around these.
+a fresh process. The page of chapter 14 puts widgets around these.
 """
 
 import copy

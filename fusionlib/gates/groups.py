@@ -2,8 +2,6 @@
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 
@@ -12,6 +10,9 @@ def clustered(correlation: Tensor, count: int = 2) -> list[list[int]]:
 
     Hierarchical clustering with average linkage, distance 1 - correlation. A group may be a single prior.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage  # slow to import
+    from scipy.spatial.distance import squareform
+
     _check(len(correlation), count)
     if len(correlation) == 1:
         return [[0]]

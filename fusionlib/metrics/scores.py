@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fusionlib.sky import FOV
 
@@ -21,6 +20,8 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
 
 def ssim(x: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity (B,): Gaussian window, sigma 1.5 px, data range 1, mean over the image (torchmetrics)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
+
     value = structural_similarity_index_measure(x, truth, data_range=1.0, reduction="none")
     return value.reshape(-1) if isinstance(value, Tensor) else value[0]
 

@@ -93,9 +93,9 @@ CHAPTERS = [
     ),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}, tasks=m87.tasks),
-    Chapter("11_conclusions", conclusion_specs, {"smoke": 60, "quick": 300, "paper": 18000}),
-    Chapter("12_explorer", _none, {"smoke": 30, "quick": 30, "paper": 30}),
-    Chapter("13_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
+    Chapter("13_conclusions", conclusion_specs, {"smoke": 60, "quick": 300, "paper": 18000}),
+    Chapter("14_explorer", _none, {"smoke": 30, "quick": 30, "paper": 30}),
+    Chapter("15_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),
 ]
 
 

@@ -79,19 +79,19 @@ def claims(profile: str, priors: Sequence[str]) -> list[Claim]:
             "1.4",
             "Fused priors beat the best of them, strategy A",
             _both("a:image", "best_single"),
-            "fig11_results",
+            "fig13_results",
         ),
         Claim(
-            "1.4", "Fused priors beat the best of them, strategy B", _both("b:image", "best_single"), "fig11_results"
+            "1.4", "Fused priors beat the best of them, strategy B", _both("b:image", "best_single"), "fig13_results"
         ),
         Claim(
-            "1.4", "Fused priors beat the best of them, strategy C", _both("c:image", "best_single"), "fig11_results"
+            "1.4", "Fused priors beat the best of them, strategy C", _both("c:image", "best_single"), "fig13_results"
         ),
         Claim(
             "1.4",
             "Fused priors beat the best of them, closed form (ours)",
             _both("closed_form", "best_single"),
-            "fig11_results",
+            "fig13_results",
         ),
         Claim(
             "1.3",
@@ -109,13 +109,13 @@ def claims(profile: str, priors: Sequence[str]) -> list[Claim]:
             "1.3",
             "With scarce labels fusing beats a network from the data to the image",
             by_labels("closed_form", "unet"),
-            "fig11_efficiency",
+            "fig13_efficiency",
         ),
         Claim(
             "1.3",
             "With scarce labels fusing beats a denoiser trained on them",
             by_labels("closed_form", "denoiser"),
-            "fig11_efficiency",
+            "fig13_efficiency",
         ),
         Claim(
             "2.1", "Weights by patch or pixel are better than by image", _both("a:pixel", "a:image"), "fig06_resolution"

@@ -1,4 +1,4 @@
-"""Chapter 11: the main table, the gap that labels close, and the essay's comparison of its strategies as measured."""
+"""Chapter 13: the main table, the gap that labels close, and the essay's comparison of its strategies as measured."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ def _ceiling(profile: str, priors: Sequence[str]) -> list[Spec]:
 
 
 def conclusion_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
-    """All experiments of chapter 11: the headline; the labels and both sides of every claim where they follow it."""
+    """All experiments of chapter 13: the headline; the labels and both sides of every claim where they follow it."""
     rows = [*result_specs(profile, priors, sky=sky), *strip_specs(profile, priors, sky, singles=True)]
     if whole(profile, sky):
         rows += [*label_specs(profile, priors, sky), *_ceiling(profile, priors)]
@@ -93,15 +93,15 @@ def essay_table(profile: str, priors: Sequence[str], results: pd.DataFrame, sky:
 
     told = [
         ("trained parts", "the gate; adapters and the gate; the vote", size, "tab04_sizes"),
-        ("data efficiency", "very high; high; good", by_labels, "fig11_efficiency"),
-        ("cost", "", cost, "tab11_results"),
-        (f"gain in {main}", "clearest; aligns features; robust", lambda m: gain(main, m), "fig11_results"),
-        *((f"gain in {bank}", "", lambda m, bank=bank: gain(bank, m), "fig11_results") for bank in far),
+        ("data efficiency", "very high; high; good", by_labels, "fig13_efficiency"),
+        ("cost", "", cost, "tab13_results"),
+        (f"gain in {main}", "clearest; aligns features; robust", lambda m: gain(main, m), "fig13_results"),
+        *((f"gain in {bank}", "", lambda m, bank=bank: gain(bank, m), "fig13_results") for bank in far),
         (
             "risk: worst image",
             "extreme heterogeneity; design of adapters; many inputs",
             lambda m: f"{rows[main, m]['delta_worst']:+.2f} dB",
-            "tab11_results",
+            "tab13_results",
         ),
     ]
     table = [

@@ -21,8 +21,8 @@ from fusionlib.paper.figures_ablations import (
     fig07_shots,
     fig07_stress,
 )
-from fusionlib.paper.figures_conclusions import fig11_claims, fig11_efficiency, fig11_strip
-from fusionlib.paper.figures_explorer import fig12_view
+from fusionlib.paper.figures_conclusions import fig13_claims, fig13_efficiency, fig13_strip
+from fusionlib.paper.figures_explorer import fig14_view
 from fusionlib.paper.figures_m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
 from fusionlib.paper.figures_patches import (
     fig06_maps,
@@ -35,7 +35,7 @@ from fusionlib.paper.figures_patches import (
     fig09_success,
 )
 from fusionlib.paper.figures_strategies import curves, weights
-from fusionlib.paper.figures_trained import fig13_data, fig13_families, fig13_losses, fig13_samples
+from fusionlib.paper.figures_trained import fig15_data, fig15_families, fig15_losses, fig15_samples
 from fusionlib.paper.figures_weights import (
     fig08_alignment,
     fig08_calibration,
@@ -85,14 +85,14 @@ __all__ = [
     "fig10_families",
     "fig10_m87",
     "fig10_profiles",
-    "fig11_claims",
-    "fig11_efficiency",
-    "fig11_strip",
-    "fig12_view",
-    "fig13_data",
-    "fig13_families",
-    "fig13_losses",
-    "fig13_samples",
+    "fig13_claims",
+    "fig13_efficiency",
+    "fig13_strip",
+    "fig14_view",
+    "fig15_data",
+    "fig15_families",
+    "fig15_losses",
+    "fig15_samples",
     "forest",
     "mosaic",
     "weights",

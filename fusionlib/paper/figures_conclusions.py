@@ -1,4 +1,4 @@
-"""The figures of chapter 11."""
+"""The figures of chapter 13."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, frame, sky_picture
 from fusionlib.paper.figures_ablations import fig07_labels
 
 
-def fig11_strip(data: Arrays) -> Figure:
+def fig13_strip(data: Arrays) -> Figure:
     """As `mosaic`, one row for each image."""
     methods, count = [str(m) for m in data["method"]], len(data["truth"])
     columns = len(methods) + 2
@@ -36,8 +36,8 @@ def _title(method: str) -> str:
     return f"best: {name}" if method.startswith("single:") else name.split(" (")[0].split(",")[0]
 
 
-def fig11_efficiency(data: pd.DataFrame) -> Figure:
-    """Rows of tab11_gap: as `fig07_labels`, with the gain of the in-domain ceiling."""
+def fig13_efficiency(data: pd.DataFrame) -> Figure:
+    """Rows of tab13_gap: as `fig07_labels`, with the gain of the in-domain ceiling."""
     fig = fig07_labels(data.rename(columns={"gain": "delta", "lo": "delta_lo", "hi": "delta_hi"}))
     for ax, (_, here) in zip(fig.axes, data.groupby("bank", sort=False), strict=True):
         ceiling = here.ceiling.iloc[0]
@@ -50,8 +50,8 @@ def fig11_efficiency(data: pd.DataFrame) -> Figure:
     return fig
 
 
-def fig11_claims(data: pd.DataFrame) -> Figure:
-    """Rows of tab11_claims: every comparison behind a claim; the claim holds where all of its points are blue."""
+def fig13_claims(data: pd.DataFrame) -> Figure:
+    """Rows of tab13_claims: every comparison behind a claim; the claim holds where all of its points are blue."""
     blue, orange, grey = "#0072B2", "#D55E00", "#999999"
     claims = list(dict.fromkeys(zip(data.essay, data.claim, strict=True)))
     fig, ax = plt.subplots(figsize=(style.WIDTH, 0.8 + 0.27 * len(claims)))

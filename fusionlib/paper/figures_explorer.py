@@ -1,4 +1,4 @@
-"""The figure of chapter 12: what the explorer shows, for those who read without running it."""
+"""The figure of chapter 14: what the explorer shows, for those who read without running it."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from fusionlib.paper.drawing import EXTENT, SCALE, Arrays, frame, sky_picture
 ERROR_TOP = 0.2
 
 
-def fig12_view(data: Arrays) -> Figure:
+def fig14_view(data: Arrays) -> Figure:
     """`image` (4, H, W): truth, dirty image, reconstruction, error; `weights` (N, H, W), `name` (N,), `psnr`."""
     names, columns = [str(v) for v in data["name"]], 4
     rows = 1 + -(-len(names) // columns)

@@ -1,4 +1,4 @@
-"""Figures of chapter 13."""
+"""Figures of chapter 15."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,7 +8,7 @@ from fusionlib.paper import style
 from fusionlib.paper.drawing import Arrays
 
 
-def fig13_data(data: Arrays) -> Figure:
+def fig15_data(data: Arrays) -> Figure:
     """`image` (sets, n, 64, 64), each over its own peak, `name` (sets,)."""
     rows, columns = data["image"].shape[:2]
     fig, axes = plt.subplots(rows, columns, figsize=(style.WIDTH, style.WIDTH / columns * rows), squeeze=False)
@@ -18,7 +18,7 @@ def fig13_data(data: Arrays) -> Figure:
     return fig
 
 
-def fig13_losses(data: pd.DataFrame) -> Figure:
+def fig15_losses(data: pd.DataFrame) -> Figure:
     """Rows: network, local (dashed), step, loss. Losses of different networks are weighted differently: compare shapes,
     not heights."""
     fig, ax = plt.subplots(figsize=(style.WIDTH, 3.2))
@@ -30,7 +30,7 @@ def fig13_losses(data: pd.DataFrame) -> Figure:
     return fig
 
 
-def fig13_samples(data: Arrays) -> Figure:
+def fig15_samples(data: Arrays) -> Figure:
     """`image` (n, 64, 64): samples of the digit diffusion."""
     count = len(data["image"])
     fig, axes = plt.subplots(1, count, figsize=(style.WIDTH, style.WIDTH / count + 0.1), squeeze=False)
@@ -38,7 +38,7 @@ def fig13_samples(data: Arrays) -> Figure:
     return fig
 
 
-def fig13_families(data: pd.DataFrame) -> Figure:
+def fig15_families(data: pd.DataFrame) -> Figure:
     """Rows: prior, family, psnr, local: one colour for what a prior was trained on, dashed if it sees 15 pixels."""
     families = list(dict.fromkeys(data.family))
     fig, ax = plt.subplots(figsize=(style.WIDTH, 3.2))

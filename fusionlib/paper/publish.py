@@ -31,7 +31,7 @@ from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
 from fusionlib.priors import BANKS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-CONCLUSIONS = "11_conclusions"
+CONCLUSIONS = "13_conclusions"
 LARGE = 400_000  # bytes
 SHIPPED = ("quick", "wide", "paper")  # profiles whose records ship
 
@@ -99,7 +99,7 @@ def results_markdown(table: pd.DataFrame, gap: pd.DataFrame, profile: str) -> st
         "Gain over the best single prior by labels",
     )
     return "\n".join(
-        [*lines, "", f"![{strip}](figures/fig11_strip.png)", "", f"![{efficiency}](figures/fig11_efficiency.png)"]
+        [*lines, "", f"![{strip}](figures/fig13_strip.png)", "", f"![{efficiency}](figures/fig13_efficiency.png)"]
     )
 
 
@@ -150,6 +150,7 @@ def publish(profile: str) -> None:
     ready = [chapter for chapter in CHAPTERS if chapter.name not in left]
     manifest = target / "manifest.json"
     facts = json.loads(manifest.read_text())["chapters"] if manifest.exists() else {}
+    facts = {name: said for name, said in facts.items() if name in {c.name for c in CHAPTERS}}
     if not ready or left - set(facts):
         raise ValueError(
             f"profile {profile} is not up to date with the code and default parameters: {sorted(left)} are to be run"
@@ -159,7 +160,7 @@ def publish(profile: str) -> None:
     experiments = computed_on(facts)
     readme = fill((home / "README.md").read_text(), "chapters", chapters_markdown(facts, experiments))
     if CONCLUSIONS not in left:
-        results, gap = (pd.read_csv(run / "tables" / f"tab11_{name}.csv") for name in ("results", "gap"))
+        results, gap = (pd.read_csv(run / "tables" / f"tab13_{name}.csv") for name in ("results", "gap"))
         readme = fill(readme, "results", results_markdown(results, gap, profile))
 
     with tempfile.TemporaryDirectory(dir=run) as folder:
@@ -227,7 +228,7 @@ def canaries() -> list[Spec]:
 
 def shipped() -> set[str]:
     """Names of the records that may ship: all that the profiles but smoke want, less fits of more than LARGE bytes
-    (networks) but for those that chapter 11 shows in pictures, and the canaries."""
+    (networks) but for those that chapter 13 shows in pictures, and the canaries."""
     found = set().union(*map(wanted, SHIPPED))
     always = [tuning(s).key for p in ("quick", "paper") for s in strip_specs(p, BANKS["main"], singles=True)]
     always += [part.key for s in canaries() for part in (tuning(s), s)]

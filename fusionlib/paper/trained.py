@@ -1,4 +1,4 @@
-"""Chapter 13: how our own priors were trained, from what their weights' files say of it, and what they learned."""
+"""Chapter 15: how our own priors were trained, from what their weights' files say of it, and what they learned."""
 
 import json
 from collections.abc import Sequence

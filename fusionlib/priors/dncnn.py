@@ -3,7 +3,6 @@
 from itertools import pairwise
 from pathlib import Path
 
-import msgpack
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,6 +36,7 @@ class DnCNN(nn.Module):
 
 def read_flax(path: Path) -> dict:
     """The nested dictionaries of arrays in a flax msgpack file."""
+    import msgpack  # no other prior needs it
 
     def array(code: int, data: bytes) -> np.ndarray:
         shape, dtype, raw = msgpack.unpackb(data)

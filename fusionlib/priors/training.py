@@ -1,6 +1,6 @@
 """Training our own networks: `python -m fusionlib.training torus faces ...`; resumes where it was interrupted.
 
-Checkpoints and results go to `build/training`. Chapter 13 shows what came of it; `make weights` ships it.
+Checkpoints and results go to `build/training`. Chapter 15 shows what came of it; `make weights` ships it.
 """
 
 import argparse

@@ -28,7 +28,7 @@ class Function(nn.Module):
 class Reduced(nn.Module):
     """A network run in bfloat16 inside, float32 outside: half the time where the processor can, for a little error.
 
-    What that costs inside the loop is measured for each prior in chapter 13; only those are reduced that lose less than
+    What that costs inside the loop is measured for each prior in chapter 15; only those are reduced that lose less than
     0.02 dB.
     """
 

@@ -1,7 +1,7 @@
 """The named priors, and what their names stand for.
 
 Published weights are downloaded (`published`), never part of this project; readers and networks are our own code. Our
-own weights ship in `weights/`, made by chapter 13.
+own weights ship in `weights/`, made by chapter 15.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ class UpsideDown(nn.Module):
 
 
 def native_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16; where it does not, float32 is faster (chapter 13)."""
+    """Whether this processor computes in bfloat16; where it does not, float32 is faster (chapter 15)."""
     can = torch.cpu.get_capabilities()
     return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
@@ -115,7 +115,7 @@ class Card(NamedTuple):
     noise_level: str
 
 
-_OURS = ("this project (chapter 13)", "MIT")
+_OURS = ("this project (chapter 15)", "MIT")
 CARDS = {
     "identity": Card("nothing", "nothing", "nobody", "MIT", "ignored"),
     "tv": Card("piecewise constant images", "nothing", "Rudin, Osher & Fatemi 1992", "MIT", "weight of the penalty"),

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("chromedriver"), reason="chromi
 def notebook(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "explorer.ipynb"
     convert = [BIN / "jupytext", "--quiet", "--to", "ipynb", "--set-kernel", "python3", "--output", path]
-    subprocess.run([*convert, ROOT / "notebooks" / "12_explorer.py"], check=True)
+    subprocess.run([*convert, ROOT / "notebooks" / "14_explorer.py"], check=True)
     return path
 
 
@@ -153,7 +153,7 @@ def test_the_notebook_in_jupyterlab(size, notebook, served, browser, shots):
     ready = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
     WebDriverWait(browser, 60).until(lambda d: d.find_elements(By.CSS_SELECTOR, ready))
     browser.find_element(By.CSS_SELECTOR, ".jp-Notebook .jp-Cell").click()
-    for _ in jupytext.read(ROOT / "notebooks" / "12_explorer.py").cells:
+    for _ in jupytext.read(ROOT / "notebooks" / "14_explorer.py").cells:
         ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
     view = WebDriverWait(browser, 120).until(lambda d: d.find_elements(By.CLASS_NAME, "explorer-status"))[0]
     browser.execute_script("arguments[0].scrollIntoView()", view)

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 11 · Conclusions
+# # 13 · Conclusions
 #
 # **Which rule for fusing the priors gives the best picture, and what of the two essays holds?**
 
@@ -41,12 +41,12 @@ out = paper.output(profile)
 found, lacking = zoo.available(priors)
 specs = conclusions.result_specs(profile, found, sky=sky)
 results = paper.headroom.table(specs, found)
-paper.write_table(results, "tab11_results", out)
+paper.write_table(results, "tab13_results", out)
 results.sort_values(["bank", "psnr"], ascending=False).round(3)
 
 # %%
 facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}
-paper.save(paper.figures.forest, results, out, "fig11_results", **facts)
+paper.save(paper.figures.forest, results, out, "fig13_results", **facts)
 
 # %% [markdown]
 # ## In pictures
@@ -59,7 +59,7 @@ paper.save(paper.figures.forest, results, out, "fig11_results", **facts)
 # %%
 shown = conclusions.strip_specs(profile, found, sky)
 pictures = strategies.pictures(shown, paper.PROFILES[profile].n_show)
-paper.save(paper.figures.fig11_strip, pictures, out, **facts | {"split": "dev"})
+paper.save(paper.figures.fig13_strip, pictures, out, **facts | {"split": "dev"})
 
 # %% [markdown]
 # ## What labels buy
@@ -71,9 +71,9 @@ paper.save(paper.figures.fig11_strip, pictures, out, **facts | {"split": "dev"})
 
 # %%
 gap = conclusions.gap_table(profile, found, sky)
-paper.write_table(gap, "tab11_gap", out)
+paper.write_table(gap, "tab13_gap", out)
 if len(gap):
-    display(paper.save(paper.figures.fig11_efficiency, gap, out, **facts))
+    display(paper.save(paper.figures.fig13_efficiency, gap, out, **facts))
 gap.round(2)
 
 # %% [markdown]
@@ -84,7 +84,7 @@ gap.round(2)
 # %%
 if claims.whole(profile, sky):
     essay = conclusions.essay_table(profile, found, results, sky)
-    paper.write_table(essay, "tab11_essay", out)
+    paper.write_table(essay, "tab13_essay", out)
     display(essay)
 
 # %% [markdown]
@@ -96,17 +96,17 @@ if claims.whole(profile, sky):
 
 # %%
 compared = claims.claim_table(profile, found, sky)
-paper.write_table(compared, "tab11_claims", out)
+paper.write_table(compared, "tab13_claims", out)
 parts = [claims.verdict_table(compared)]
 if claims.whole(profile, sky):
     parts += [claims.size_claim(profile, found, sky), claims.patch_claims(profile)]
 verdicts = pd.concat(parts, ignore_index=True)
-paper.write_table(verdicts, "tab11_verdicts", out)
+paper.write_table(verdicts, "tab13_verdicts", out)
 verdicts.style.hide(axis="index").set_properties(**{"text-align": "left"})
 
 # %%
 if len(compared):
-    display(paper.save(paper.figures.fig11_claims, compared, out, **facts))
+    display(paper.save(paper.figures.fig13_claims, compared, out, **facts))
 
 # %% [markdown]
 # ## What was learned
@@ -142,11 +142,11 @@ if len(compared):
 
 # %%
 checklist = claims.checklist_table()
-paper.write_table(checklist, "tab11_checklist", out)
+paper.write_table(checklist, "tab13_checklist", out)
 checklist.style.hide(axis="index").set_properties(**{"text-align": "left"})
 
 # %% [markdown]
 # ## Provenance
 
 # %%
-paper.show(paper.provenance(chapter="11_conclusions", profile=profile, priors=found, sky=sky, split=facts["split"]))
+paper.show(paper.provenance(chapter="13_conclusions", profile=profile, priors=found, sky=sky, split=facts["split"]))

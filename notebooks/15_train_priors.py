@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 13 · Training our own priors
+# # 15 · Training our own priors
 #
 # **What were the priors of this project trained on, how, and are they any good?**
 #
@@ -44,12 +44,12 @@ for name in train:
 
 # %%
 recipes = trained.recipe_table()
-paper.write_table(recipes, "tab13_recipes", out)
+paper.write_table(recipes, "tab15_recipes", out)
 recipes
 
 # %%
 facts = {"profile": profile}
-paper.save(paper.figures.fig13_losses, trained.loss_table(), out, **facts)
+paper.save(paper.figures.fig15_losses, trained.loss_table(), out, **facts)
 
 # %% [markdown]
 # ## What they have seen
@@ -59,7 +59,7 @@ paper.save(paper.figures.fig13_losses, trained.loss_table(), out, **facts)
 
 # %%
 pictures, lacking = trained.data_pictures()
-paper.save(paper.figures.fig13_data, pictures, out, **facts)
+paper.save(paper.figures.fig15_data, pictures, out, **facts)
 
 # %%
 pd.Series(lacking, name="cannot be had here", dtype=str)
@@ -71,7 +71,7 @@ pd.Series(lacking, name="cannot be had here", dtype=str)
 # what it brings into the loop is a preference for strokes.
 
 # %%
-paper.save(paper.figures.fig13_samples, trained.digit_samples(), out, **facts)
+paper.save(paper.figures.fig15_samples, trained.digit_samples(), out, **facts)
 
 # %% [markdown]
 # ## Inside the loop, on other families
@@ -81,8 +81,8 @@ paper.save(paper.figures.fig13_samples, trained.digit_samples(), out, **facts)
 
 # %%
 families = trained.family_table(2 if profile == "smoke" else 8)
-paper.write_table(families, "tab13_families", out)
-paper.save(paper.figures.fig13_families, families, out, **facts)
+paper.write_table(families, "tab15_families", out)
+paper.save(paper.figures.fig15_families, families, out, **facts)
 
 # %% [markdown]
 # Tori and galaxies were learned with two bodies, a U-Net and three convolutions; the one that reconstructs these
@@ -90,7 +90,7 @@ paper.save(paper.figures.fig13_families, families, out, **facts)
 
 # %%
 choice = trained.choice_table(families)
-paper.write_table(choice, "tab13_choice", out)
+paper.write_table(choice, "tab15_choice", out)
 choice.round(2)
 
 # %% [markdown]
@@ -103,11 +103,11 @@ choice.round(2)
 
 # %%
 precision = trained.precision_table(1 if profile == "smoke" else 4)
-paper.write_table(precision, "tab13_precision", out)
+paper.write_table(precision, "tab15_precision", out)
 precision.round(3)
 
 # %% [markdown]
 # ## Provenance
 
 # %%
-paper.show(paper.provenance(chapter="13_train_priors", profile=profile))
+paper.show(paper.provenance(chapter="15_train_priors", profile=profile))

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 12 · The explorer
+# # 14 · The explorer
 #
 # **Move a slider, see the reconstruction and who was trusted.**
 #
@@ -39,10 +39,10 @@ page.wait()
 out = paper.output(profile)
 if page.view is None:
     raise RuntimeError(page.status.value)
-paper.save(paper.figures.fig12_view, explorer.pictures(page.view), out, profile=profile)
+paper.save(paper.figures.fig14_view, explorer.pictures(page.view), out, profile=profile)
 
 # %% [markdown]
 # ## Provenance
 
 # %%
-paper.show(paper.provenance(chapter="12_explorer", profile=profile))
+paper.show(paper.provenance(chapter="14_explorer", profile=profile))
