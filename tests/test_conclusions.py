@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionlib.paper import ablations, claims, conclusions, specs, strategies, tables
+from fusionlib.paper import ablations, claims, conclusions, methods, specs, strategies, tables
 from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import PROFILES
@@ -21,7 +21,7 @@ def test_the_headline_has_all_images_and_seeds_and_nothing_else_has():
     assert {(s.n_test, s.n_train, s.split) for s in found} == {(1000, PAPER.n_train, "test")}
     for bank in specs.banks_of(MAIN):
         mine = Counter(s.method for s in found if s.priors in ((), bank) and not s.method.startswith("single:"))
-        wanted = set(specs.HEADLINE) - (set() if bank == MAIN else {"a:pixel"})
+        wanted = set(methods.HEADLINE) - (set() if bank == MAIN else {"a:pixel"})
         assert wanted <= set(mine) and set(mine.values()) == {3}
     rest = [s for s in specs.strategy_specs("paper") if s.coverage == 1.0 and not specs.of_headline(s)]
     rest += [s for s in ablations.ablation_specs("paper") if s.n_test != 1000]
@@ -85,7 +85,7 @@ def test_on_images_of_ones_own_there_is_the_main_table_alone(tmp_path):
     np.save(tmp_path / "stack.npy", np.random.default_rng(0).random((40, 64, 64)))
     own, ours = conclusions.conclusion_specs("quick", sky=str(tmp_path)), conclusions.conclusion_specs("quick")
     named = {s.method for s in own if not s.method.startswith("single:")}
-    assert named == set(specs.HEADLINE) - {"ceiling"} | {"oracle:pixel"} and {s.n_train for s in own} == {12}
+    assert named == set(methods.HEADLINE) - {"ceiling"} | {"oracle:pixel"} and {s.n_train for s in own} == {12}
     assert len(own) < len(ours) / 3 and all(s.sky for s in own)
     assert not len(claims.claim_table("quick", MAIN, str(tmp_path)))
     assert not len(conclusions.gap_table("quick", MAIN, str(tmp_path)))

@@ -132,4 +132,4 @@ def test_wheel_carries_its_tables(tmp_path):
         "fusionlib/interferometer/data/eht2017_sites.csv",
         "fusionlib/interferometer/data/eht2017_april11_scans.csv",
     } <= names
-    assert {"fusionlib/paper/run.py", "fusionlib/py.typed", "fusionlib/weights/torus.safetensors"} <= names
+    assert {"fusionlib/paper/run.py", "fusionlib/py.typed", "fusionlib/priors/weights/torus.safetensors"} <= names

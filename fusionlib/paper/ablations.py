@@ -9,8 +9,9 @@ import pandas as pd
 
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import Spec
+from fusionlib.paper.methods import entry
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.specs import NO_PRIORS, SUPERVISED, banks_of, baseline_specs, grid_of, of_headline
+from fusionlib.paper.specs import SUPERVISED, banks_of, baseline_specs, of_headline, under
 from fusionlib.paper.tables import bank_name, best_of, difference, image_psnr
 from fusionlib.priors import BANKS
 
@@ -173,9 +174,8 @@ def reference_specs(profile: str, priors: Sequence[str], sky: str) -> tuple[Spec
 def like(s: Spec, profile: str, method: str, priors: tuple[str, ...], **changes: Any) -> Spec:
     """An experiment of `reference_specs` with another method. One of the headline is that of the chapters before, with
     all images of the profile; of a difference those images count that both sides have."""
-    p, plain = profile_of(profile), method in ("average", "ceiling") or method.startswith("single:")
-    found: dict[str, Any] = {"grid": p.grid["hqs" if plain else grid_of(method)]} | changes
-    new = replace(s, method=method, priors=() if method in NO_PRIORS else priors, **found)
+    p = profile_of(profile)
+    new = replace(under(s, method, profile, priors), **changes)
     return new if not changes and _shared(new, s) else replace(new, n_test=min(s.n_test, p.n_other))
 
 
@@ -325,7 +325,7 @@ def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
         singles = [s for s in specs if s.method.startswith("single:") and s.priors[0] in bank]
         best = best_of(singles)
         for s in specs:
-            if s.priors == bank or s.method in NO_PRIORS:
+            if s.priors == bank or entry(s.method).priors == "none":
                 gain = bootstrap(difference([s], best))
                 rows.append((bank_name(bank), s.method, s.n_train, image_psnr([s]).mean(), *gain))
     columns = ["bank", "method", "n_train", "psnr", "delta", "delta_lo", "delta_hi"]

@@ -11,8 +11,9 @@ from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import Arm, arm_specs, label_specs, like, reference_specs
 from fusionlib.paper.claims import ESSAY, claims, frozen, sides, trained, whole
 from fusionlib.paper.experiment import Spec
+from fusionlib.paper.methods import HEADLINE
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.specs import HEADLINE, banks_of, strategy_specs
+from fusionlib.paper.specs import banks_of, strategy_specs
 from fusionlib.paper.tables import bank_name, best_of, difference
 from fusionlib.priors import BANKS
 

@@ -35,10 +35,22 @@ HQS_SETTINGS = ("sigma_max", "sigma_min", "lam")
 
 
 class Entry(NamedTuple):
-    """A line of the table of methods: `make(argument, priors, steps, device)`, the names of its settings, and the
-    version of what it computes. Raise that when its scores change: its records, and no others, are computed anew."""
+    """A line of the table of methods: `make(argument, priors, steps, device)`, and what the paper says of the method.
+
+    In `label` braces stand for the argument in words. `grid`: which of a profile's grids tunes it; `resolution` of its
+    weights, or `argument`; `priors` it needs: a `bank`, `none`, another one beside the identity (`two`), or a `network`
+    among them; `seconds` it learns for, beside prior calls. Raise `version` when its scores change: its records, and
+    no others, are computed anew.
+    """
 
     make: Callable[[str, tuple[str, ...], int, torch.device], Method]
+    label: str
+    color: str = "#444444"  # colour-blind safe (Okabe & Ito)
+    grid: str = "hqs"
+    resolution: str = "image"
+    priors: str = "bank"
+    seconds: float = 0.0
+    short: str = ""
     version: int = 1
     settings: tuple[str, ...] = HQS_SETTINGS
 

@@ -50,14 +50,36 @@ def identity(name: str) -> list[Any]:
 
 def resolution(name: str) -> str:
     """What shares a weight in a method: `image`, `pixel`, or a number of pixels."""
+    told = entry(name).resolution
+    return told if told != "argument" else name.partition(":")[2].partition("/")[0] or "pixel"
+
+
+def label(name: str) -> str:
+    """A method in words."""
     kind, _, argument = name.partition(":")
-    if kind in ("consensus", "a_meta", "b_meta", "b_separate", "a", "b", "c", "mgpf", "gradient"):
-        return argument
-    if kind in varied.VARIANTS:
-        return argument or "pixel"
-    if kind in ("expert", "closed_expert", "top_p") or (kind == "closed_form" and argument):
-        return argument.partition("/")[0]
-    return "pixel" if kind.startswith("closed") or kind in ("unrolled", "priced") else "image"
+    if kind in ("single", "best_single"):
+        return zoo.label(argument) if argument else "best single prior"
+    if name == "oracle:affine":
+        return "oracle, weights per image"
+    parts = [*(argument or "pixel").split("/"), ""]
+    first = {"coarse": "coarse to fine"}.get(parts[0], f"{parts[0]} px" if parts[0].isdigit() else parts[0])
+    return entry(name).label.format(argument if kind == "top" else first, parts[1])
+
+
+def short(name: str) -> str:
+    """The name of a prior or method where there is little room."""
+    kind = name.partition(":")[0]
+    if kind not in METHODS or kind == "single":
+        return zoo.short(name.removeprefix("single:"))
+    return label(name) if ":" in name else entry(name).short or label(name)
+
+
+def color(name: str) -> str:
+    """The colour of a method, the same in every figure."""
+    kind, _, argument = name.partition(":")
+    if kind in ("single", "best_single"):
+        return zoo.color(argument) if argument else "#000000"
+    return SHADES.get(name) or entry(name).color
 
 
 def _single(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -126,43 +148,122 @@ def _oracle(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
     return Method(run, "oracle", len(priors))
 
 
+_SIMPLEX, _AFFINE = (partial(solved.solved, solved.static(simplex), "baseline") for simplex in (True, False))
+_control = partial(partial, solved.control)
+_learned = partial(Entry, grid="learned", resolution="argument", seconds=40.0)
+_solved = partial(Entry, grid="fitted", resolution="pixel")
+_TRAINED = (*HQS_SETTINGS, "steps")
 METHODS: dict[str, Entry] = {
-    "single": Entry(_single),
-    "average": Entry(_average),
-    "rml": Entry(_rml, settings=("entropy", "tv", "tsv", "l1")),
-    "consensus": Entry(_consensus),
-    "mace": Entry(_mace),
-    "heldout": Entry(_heldout),
-    "oracle": Entry(_oracle),
-    "ceiling": Entry(_ceiling),
-    "static_simplex": Entry(partial(solved.solved, solved.static(True), "baseline")),
-    "static_affine": Entry(partial(solved.solved, solved.static(False), "baseline")),
-    "closed_form": Entry(solved.closed_form),
-    "closed_expert": Entry(solved.closed_expert),
-    "priced": Entry(solved.priced),
-    "unrolled": Entry(partial(solved.solved, solved.unrolled(), "fused")),
-    "csnet": Entry(partial(solved.solved, solved.csnet(), "baseline")),
-    "single_identity": Entry(partial(solved.control, solved.static(False), solved.with_identity)),
-    "noise_levels": Entry(partial(solved.control, solved.static(False), solved.at_levels)),
-    "closed_single": Entry(partial(solved.control, solved.closed(), solved.with_identity)),
-    "closed_levels": Entry(partial(solved.control, solved.closed(), solved.at_levels)),
-    "closed_union": Entry(solved.union),
-    "a": Entry(partial(learned.learned, learned.strategy_a)),
-    "b": Entry(partial(learned.learned, learned.strategy_b)),
-    "c": Entry(partial(learned.learned, learned.strategy_c, objective=varied.PEERS)),
-    "mgpf": Entry(partial(learned.learned, learned.strategy_mgpf)),
-    "gradient": Entry(partial(learned.learned, learned.free)),
-    "b_separate": Entry(partial(learned.learned, learned.strategy_b, separate=True)),
-    "expert": Entry(learned.expert),
-    "top": Entry(learned.top),
-    "top_p": Entry(learned.nucleus),
-    "a_meta": Entry(partial(learned.learned, learned.strategy_a, course=Course())),
-    "b_meta": Entry(partial(learned.learned, learned.strategy_b, course=Course())),
-    "lora": Entry(learned.low_rank),
-    "denoiser": Entry(partial(learned.denoiser, False), settings=(*HQS_SETTINGS, "steps")),
-    "finetuned": Entry(partial(learned.denoiser, True), settings=(*HQS_SETTINGS, "steps")),
-    "unet": Entry(learned.unet, settings=("steps",)),
+    "single": Entry(_single, "{}"),
+    "average": Entry(_average, "average of the bank", "#D55E00", short="average"),
+    "rml": Entry(_rml, "RML", "#8C510A", "rml", priors="none", settings=("entropy", "tv", "tsv", "l1")),
+    "consensus": Entry(_consensus, "consensus vote", "#BF812D", "fitted", "argument"),
+    "mace": Entry(_mace, "MACE", "#7F6000", "fitted"),
+    "heldout": Entry(_heldout, "held-out visibilities", "#C7B35A", "fitted", short="held-out"),
+    "oracle": Entry(_oracle, "oracle, prior per {}", grid="fitted"),
+    "ceiling": Entry(_ceiling, "ceiling: trained on the sky", "#000000", short="ceiling"),
+    "static_simplex": Entry(_SIMPLEX, "static weights, simplex", "#B2912F", "fitted", short="static, simplex"),
+    "static_affine": Entry(_AFFINE, "static weights, affine", "#DA5526", "fitted", short="static, affine"),
+    "closed_form": _solved(
+        solved.closed_form, "closed form, {} (ours)", "#B30059", resolution="argument", short="closed form"
+    ),
+    "closed_expert": _solved(
+        solved.closed_expert, "expert choice, {1} of {0}, closed form", "#980043", resolution="argument"
+    ),
+    "priced": _solved(solved.priced, "closed form, price {} (ours)", "#DD1C77"),
+    "unrolled": _solved(
+        partial(solved.solved, solved.unrolled(), "fused"),
+        "closed form, unrolled (ours)",
+        "#7A0177",
+        short="unrolled",
+        grid="learned",
+    ),
+    "csnet": Entry(
+        partial(solved.solved, solved.csnet(), "baseline"),
+        "CsNet, linear estimates",
+        "#A6761D",
+        "fitted",
+        short="CsNet",
+    ),
+    "single_identity": Entry(
+        _control(solved.static(False), solved.with_identity), "best prior + identity", "#5AB4AC", "fitted", priors="two"
+    ),
+    "noise_levels": Entry(
+        _control(solved.static(False), solved.at_levels),
+        "best prior at 6 noise levels",
+        "#01665E",
+        "fitted",
+        priors="two",
+    ),
+    "closed_single": _solved(
+        _control(solved.closed(), solved.with_identity),
+        "closed form: best + identity",
+        "#80CDC1",
+        short="best + identity",
+        priors="two",
+    ),
+    "closed_levels": _solved(
+        _control(solved.closed(), solved.at_levels),
+        "closed form: best, 6 levels",
+        "#35978F",
+        short="best, 6 levels",
+        priors="two",
+    ),
+    "closed_union": _solved(
+        solved.union, "closed form, bank + levels (ours)", "#49006A", short="bank + levels", priors="two"
+    ),
+    "a": _learned(partial(learned.learned, learned.strategy_a), "A, {}", "#1F78B4"),
+    "b": _learned(partial(learned.learned, learned.strategy_b), "B, {}", "#33A02C"),
+    "c": _learned(partial(learned.learned, learned.strategy_c, objective=varied.PEERS), "C, {}", "#FF7F00"),
+    "mgpf": _learned(partial(learned.learned, learned.strategy_mgpf), "MGPF, {}", "#6A51A3"),
+    "gradient": _learned(partial(learned.learned, learned.free), "gradient, {} (ours)", "#E7298A"),
+    "b_separate": _learned(partial(learned.learned, learned.strategy_b, separate=True), "B, {}, gate first", "#238443"),
+    "expert": _learned(learned.expert, "expert choice, {1} of {0}", "#6A51A3"),
+    "top": _learned(learned.top, "top {} of strategy A", "#666666", resolution="image"),
+    "top_p": _learned(learned.nucleus, "A, {0}, p = {1}", "#41B6C4"),
+    "a_meta": _learned(partial(learned.learned, learned.strategy_a, course=Course()), "A, {}, meta-learned", "#08306B"),
+    "b_meta": _learned(partial(learned.learned, learned.strategy_b, course=Course()), "B, {}, meta-learned", "#00441B"),
+    "lora": _learned(
+        learned.low_rank, "plain routing + LoRA", "#8C6D31", short="LoRA", resolution="image", seconds=1000.0
+    ),
+    "denoiser": Entry(
+        partial(learned.denoiser, False),
+        "denoiser from labels alone",
+        "#4D4D4D",
+        "denoiser",
+        short="denoiser",
+        priors="none",
+        seconds=1200.0,
+        settings=_TRAINED,
+    ),
+    "finetuned": Entry(
+        partial(learned.denoiser, True),
+        "best prior, fine-tuned",
+        "#333333",
+        "finetuned",
+        priors="network",
+        seconds=40.0,
+        settings=_TRAINED,
+    ),
+    "unet": Entry(
+        learned.unet,
+        "end-to-end U-Net",
+        "#1A1A1A",
+        "unet",
+        priors="none",
+        seconds=1200.0,
+        short="U-Net",
+        settings=("steps",),
+    ),
     **varied.VARIANTS,
 }
+SHADES = {  # of methods that stand beside others of their kind
+    "a:8": "#4A98C9", "a:16": "#3A8BC2", "a:4": "#5BA3D0", "a:pixel": "#6BAED6", "b:8": "#55B54C", "c:8": "#FF9933",
+    "closed_form:coarse": "#67001F", "top:2": "#969696",
+}  # fmt: skip
+HEADLINE = (  # rows of the main table, beside the single priors: scored on all images, with all seeds
+    *("average", "rml", "static_affine", "closed_single", "closed_levels", "denoiser", "finetuned", "unet", "ceiling"),
+    *("a:image", "a:pixel", "b:image", "c:image", "closed_form", "closed_union"),
+)
 NOT_TRAINED = ("best", "shared", "ellipsoid", "ridge", "kept")  # found by a fit, but no parameters
 PRIORS_OF_THEIR_OWN = {"ceiling": "sky"}  # networks that are in no bank

@@ -47,17 +47,13 @@ from fusionlib.paper.experiment import (
 )
 from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
+from fusionlib.paper.methods import entry
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.specs import CONTROLS, FITTED, LEARNED
 from fusionlib.paper.stale import reached
-from fusionlib.paper.varied import VARIANTS
 from fusionlib.priors import zoo
 from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
-GRADIENT = (*LEARNED, *(kind for kind in VARIANTS if not kind.startswith("closed")))
-LEARNING = {"unet": 1200.0, "lora": 1000.0, "denoiser": 1200.0, "finetuned": 40.0}  # seconds beside prior calls
-FITTED_KINDS = (*FITTED, *GRADIENT, *VARIANTS, *CONTROLS, "closed_form", "closed_union", "csnet", "unet")
 
 
 @dataclass(frozen=True)
@@ -171,10 +167,11 @@ def estimate(plan: Plan) -> float:
         calls = {"noise_levels": 7, "closed_levels": 7, "closed_union": n + 5}.get(kind, n) / n
         rate = s.steps * (rates[base, s.regime] + calls * sum(prior_seconds[name] for name in s.priors))
         lists = len(COVERAGE[s.coverage]) if not s.observation else 1
-        fits = kind in FITTED_KINDS
+        told = entry(s.method)
+        fits = told.grid not in ("hqs", "rml")
         images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2 * (2 if fits else 1)
-        usual = (150.0 if s.method.endswith(":pixel") else 40.0) if kind in GRADIENT else 0.0
-        total += images * rate + 4 + (0.0 if s.n_test else LEARNING.get(kind, usual))
+        learns = told.seconds * (4 if s.method.endswith(":pixel") else 1)
+        total += images * rate + 4 + (0.0 if s.n_test else learns)
     return total
 
 

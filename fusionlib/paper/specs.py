@@ -6,9 +6,9 @@ from typing import Any
 
 from fusionlib import sky as skies
 from fusionlib.paper.experiment import Spec
+from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
-from fusionlib.paper.varied import VARIANTS
-from fusionlib.priors import BANKS, PRIORS
+from fusionlib.priors import BANKS
 
 
 def baseline_specs(
@@ -50,12 +50,21 @@ def methods(bank: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
 
 FITTED = ("static_simplex", "static_affine", "single_identity", "noise_levels")
 CONTROLS = ("closed_single", "closed_levels")
-ALONE = ("single_identity", "noise_levels", *CONTROLS, "closed_union")  # what needs a prior beside the identity
-HEADLINE = (  # beside the single priors
-    *("average", "rml", "static_affine", "closed_single", "closed_levels", "denoiser", "finetuned", "unet", "ceiling"),
-    *("a:image", "a:pixel", "b:image", "c:image", "closed_form", "closed_union"),
-)
 ORACLES = ("oracle:image", "oracle:affine", "oracle:8", "oracle:pixel")
+
+
+def possible(method: str, bank: Sequence[str]) -> bool:
+    """Whether a bank has the priors that a method needs."""
+    others = [name for name in bank if name != "identity"]
+    needed = {"two": others, "network": [name for name in others if name != "tv"]}
+    return bool(needed.get(entry(method).priors, True))
+
+
+def under(s: Spec, method: str, profile: str, priors: tuple[str, ...] | None = None) -> Spec:
+    """The same experiment under another method, with the grid that tunes it, and without priors where it uses none."""
+    told, bank = entry(method), s.priors if priors is None else priors
+    grid = profile_of(profile).grid[told.grid]
+    return replace(s, method=method, grid=grid, priors=() if told.priors == "none" else bank)
 
 
 def of_headline(spec: Spec) -> bool:
@@ -88,15 +97,13 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
             replace(s, method=method, priors=bank, grid=p.grid["fitted"])
             for s in like
             for method in (*FITTED, *ORACLES)
-            if any(name != "identity" for name in bank) or method not in ALONE
+            if possible(method, bank)
         ]
     return _sized(rows, profile)
 
 
 SIMPLE = ("consensus:image", "mace", "csnet", "top:1", "top:2", "heldout", "lora")
 SUPERVISED = ("denoiser", "finetuned", "unet")
-NO_PRIORS = ("denoiser", "unet")
-NETWORKS = tuple(name for name in PRIORS if name not in ("identity", "tv"))
 OURS = ("closed_form", "closed_union", "unrolled", "gradient:pixel")
 PARTIAL = (*CONTROLS, "closed_form", "unet")
 # endings of what smoke leaves out
@@ -126,7 +133,6 @@ def strategy_specs(
     With the bank all of them; with the bank less the torus the strategy at image resolution, ours and their controls.
     With `all_coverages` also those of PARTIAL, and the rows of chapter 01, at the coverages of chapter 01.
     """
-    p = profile_of(profile)
     rows = [
         s
         for s in headroom_specs(profile, priors, sky=sky)
@@ -139,21 +145,10 @@ def strategy_specs(
         slow = SLOW if profile == "smoke" else ()
         simple = (*SIMPLE, *SUPERVISED) if whole else ("csnet", "heldout", "lora", "finetuned")
         for method in (*simple, *CONTROLS, *OURS, *wanted):
-            if method.endswith(slow) or (method == "unrolled" and not whole):
-                continue
-            if method in ALONE and set(bank) == {"identity"}:
-                continue
-            if method == "finetuned" and not any(name in NETWORKS for name in bank):
-                continue
-            members = () if method in NO_PRIORS else bank
-            rows += [replace(s, method=method, grid=p.grid[grid_of(method)], priors=members) for s in seeds]
+            if not method.endswith(slow) and possible(method, bank) and (whole or method != "unrolled"):
+                rows += [under(s, method, profile) for s in seeds]
     few = [s for s in rows if s.method == "static_affine" and s.coverage < 1]
-    rows += [
-        replace(s, method=method, grid=p.grid[grid_of(method)], priors=() if method in NO_PRIORS else s.priors)
-        for s in few
-        for method in PARTIAL
-    ]
-    return _sized(rows, profile)
+    return _sized([*rows, *(under(s, method, profile) for s in few for method in PARTIAL)], profile)
 
 
 ANALYSED = ("a:image", "a:pixel", "b:image", "c:image", "closed_form")
@@ -210,9 +205,7 @@ def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str
                 wanted = tuple(m for m in wanted if m in SMOKE_PATCHES) if coverage == 1.0 else ()
             if set(bank) == {"identity"}:
                 wanted = ()
-            for method in wanted:
-                grid = p.grid["hqs" if method == "average" else grid_of(method)]
-                rows.append(replace(like, method=method, priors=bank, grid=grid))
+            rows += [under(like, method, profile, bank) for method in wanted]
     return _sized(rows, profile)
 
 
@@ -223,31 +216,6 @@ SMOKE_PATCHES = (
     "closed_expert:8/16",
     "priced:0.001",
     "expert:16/2",
-)
-
-
-def grid_of(method: str) -> str:
-    """Which grid of a profile tunes a method that is fitted."""
-    kind = method.partition(":")[0]
-    if kind in VARIANTS:
-        return "fitted" if kind.startswith("closed") else "learned"
-    return kind if kind in SUPERVISED else "learned" if kind in LEARNED else "fitted"
-
-
-LEARNED = (
-    "unrolled",
-    "a",
-    "b",
-    "c",
-    "mgpf",
-    "gradient",
-    "top",
-    "a_meta",
-    "b_meta",
-    "lora",
-    "b_separate",
-    "expert",
-    "top_p",
 )
 
 

@@ -92,34 +92,40 @@ def _correlation(priors: tuple[str, ...], n: int = 12, sigma: float = 0.1) -> Te
 
 PEERS = Objective(diversity=1e-4)  # of strategy C
 SUBSETS = Schedule(subsets=8)
+JOINT_ZERO = Course(unseen=True, steps=0, shots=0)
+_learned = partial(Entry, grid="learned", resolution="argument", seconds=40.0)
+_solved = partial(Entry, grid="fitted", resolution="argument")
 VARIANTS: dict[str, Entry] = {
-    "a_linear": Entry(partial(learned, linear_head)),
-    "a_pixels": Entry(partial(learned, raw_pixels)),
-    "a_blind": Entry(partial(learned, blind)),
-    "a_average": Entry(partial(learned, strategy_a, policy="average")),
-    "a_white": Entry(partial(learned, strategy_a, policy="white")),
-    "a_l1": Entry(partial(learned, strategy_a, objective=Objective("l1"))),
-    "a_focal": Entry(partial(learned, strategy_a, objective=Objective("focal"))),
-    "a_spread": Entry(partial(learned, strategy_a, objective=Objective(entropy=1e-4))),
-    "a_sharp": Entry(partial(learned, strategy_a, objective=Objective(entropy=-1e-4))),
-    "a_shared_out": Entry(partial(learned, strategy_a, objective=Objective(batch_entropy=1e-4))),
-    "a_maml": Entry(partial(learned, strategy_a, course=Course(unseen=True))),
-    "a_maml_zero": Entry(partial(learned, strategy_a, course=Course(unseen=True, shots=0))),
-    "a_joint": Entry(partial(learned, strategy_a, course=Course(unseen=True, steps=0))),
-    "a_joint_zero": Entry(partial(learned, strategy_a, course=Course(unseen=True, steps=0, shots=0))),
-    "b_equal": Entry(partial(learned, equal)),
-    "b_bare": Entry(partial(learned, bare)),
-    "c_plain": Entry(partial(learned, strategy_c)),
-    "c_literal": Entry(partial(learned, strategy_c, objective=Objective(literal=1e-4))),
-    "c_unseen": Entry(partial(learned, strategy_c, objective=PEERS, without="torus")),
-    "c_subsets": Entry(partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8))),
-    "c_subsets_unseen": Entry(
-        partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8), without="torus")
+    "a_linear": _learned(partial(learned, linear_head), "a linear, {}"),
+    "a_pixels": _learned(partial(learned, raw_pixels), "a pixels, {}"),
+    "a_blind": _learned(partial(learned, blind), "a blind, {}"),
+    "a_average": _learned(partial(learned, strategy_a, policy="average"), "a average, {}"),
+    "a_white": _learned(partial(learned, strategy_a, policy="white"), "a white, {}"),
+    "a_l1": _learned(partial(learned, strategy_a, objective=Objective("l1")), "a l1, {}"),
+    "a_focal": _learned(partial(learned, strategy_a, objective=Objective("focal")), "a focal, {}"),
+    "a_spread": _learned(partial(learned, strategy_a, objective=Objective(entropy=1e-4)), "a spread, {}"),
+    "a_sharp": _learned(partial(learned, strategy_a, objective=Objective(entropy=-1e-4)), "a sharp, {}"),
+    "a_shared_out": _learned(partial(learned, strategy_a, objective=Objective(batch_entropy=1e-4)), "a shared out, {}"),
+    "a_maml": _learned(partial(learned, strategy_a, course=Course(unseen=True)), "a maml, {}"),
+    "a_maml_zero": _learned(partial(learned, strategy_a, course=Course(unseen=True, shots=0)), "a maml zero, {}"),
+    "a_joint": _learned(partial(learned, strategy_a, course=Course(unseen=True, steps=0)), "a joint, {}"),
+    "a_joint_zero": _learned(
+        partial(learned, strategy_a, course=Course(unseen=True, steps=0, shots=0)), "a joint zero, {}"
     ),
-    "mgpf_random": Entry(partial(learned, grouped_at_random)),
-    "mgpf_clustered": Entry(partial(learned, grouped_by_error)),
-    "closed_average": Entry(partial(closed_form, policy="average")),
-    "closed_white": Entry(partial(closed_form, policy="white")),
-    "closed_turned": Entry(turned),
-    "closed_blind": Entry(partial(closed_form, without="context")),
+    "b_equal": _learned(partial(learned, equal), "b equal, {}"),
+    "b_bare": _learned(partial(learned, bare), "b bare, {}"),
+    "c_plain": _learned(partial(learned, strategy_c), "c plain, {}"),
+    "c_literal": _learned(partial(learned, strategy_c, objective=Objective(literal=1e-4)), "c literal, {}"),
+    "c_unseen": _learned(partial(learned, strategy_c, objective=PEERS, without="torus"), "c unseen, {}"),
+    "c_subsets": _learned(partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8)), "c subsets, {}"),
+    "c_subsets_unseen": _learned(
+        partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8), without="torus"),
+        "c subsets unseen, {}",
+    ),
+    "mgpf_random": _learned(partial(learned, grouped_at_random), "mgpf random, {}"),
+    "mgpf_clustered": _learned(partial(learned, grouped_by_error), "mgpf clustered, {}"),
+    "closed_average": _solved(partial(closed_form, policy="average"), "closed average, {}"),
+    "closed_white": _solved(partial(closed_form, policy="white"), "closed white, {}"),
+    "closed_turned": _solved(turned, "closed form, augmented labels (ours)", "#F768A1"),
+    "closed_blind": _solved(partial(closed_form, without="context"), "closed blind, {}"),
 }

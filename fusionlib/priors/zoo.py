@@ -77,19 +77,35 @@ def _ours(name: str) -> nn.Module:
 
 
 class Source(NamedTuple):
-    """How a prior is made, of which weights (a network of ours, or a published file), and the version of what it
-    computes: raise it when its outputs change, and the records made with it are computed anew."""
+    """How a prior is made, of which weights (a network of ours, or a published file), how figures name and colour it,
+    and the version of what it computes: raise it when its outputs change, and the records made with it are computed
+    anew."""
 
     make: Callable[[], nn.Module]
     weights: str | Published = ""
+    label: str = ""
+    short: str = ""
+    color: str = "#444444"
     version: int = 1
 
 
+def _of_ours(name: str, label: str = "", short: str = "", color: str = "#444444") -> Source:
+    return Source(partial(_ours, name), OURS[name][0], label, short, color)
+
+
 PRIORS: dict[str, Source] = {
-    "identity": Source(Identity),
-    "tv": Source(TotalVariation),
-    "ffdnet": Source(ffdnet, FFDNET_GRAY),
-    **{name: Source(partial(_ours, name), network) for name, (network, _) in OURS.items()},
+    "identity": Source(Identity, label="data only (identity)", color="#999999"),
+    "tv": Source(TotalVariation, label="total variation", short="TV", color="#E69F00"),
+    "ffdnet": Source(ffdnet, FFDNET_GRAY, "FFDNet (photographs)", "FFDNet", "#0072B2"),
+    "torus": _of_ours("torus", "thick torus", color="#009E73"),
+    "galaxies": _of_ours("galaxies", color="#56B4E9"),
+    "faces": _of_ours("faces", color="#CC79A7"),
+    "digits": _of_ours("digits", "digits (diffusion)", color="#F0E442"),
+    "sr": _of_ours("sr", "super-resolution", "SR", "#7A5195"),
+    "unet_galaxies": _of_ours("unet_galaxies", short="galaxies, U-Net"),
+    "local_torus": _of_ours("local_torus", "thick torus, 15 px", "torus", "#009E73"),
+    "local_galaxies": _of_ours("local_galaxies", "galaxies, 15 px", "galaxies", "#56B4E9"),
+    "local_photographs": _of_ours("local_photographs", "photographs, 15 px", "photographs", "#0072B2"),
     "srmd": Source(srmd, SRMD_X2),
     "dncnn": Source(dncnn, DNCNN_17M),
     "hsc": Source(hsc, HSC_SCORE),
@@ -139,6 +155,19 @@ _YOURS = Card("yours", "not stated", "you", "yours", "input")
 
 def card(name: str) -> Card:
     return CARDS.get(name, _YOURS)
+
+
+def label(name: str) -> str:
+    """A prior in words; yours by the function that makes it."""
+    return PRIORS[name].label or short(name) if name in PRIORS else short(name)
+
+
+def short(name: str) -> str:
+    return (PRIORS[name].short if name in PRIORS else "") or name.rpartition(".py:")[2]
+
+
+def color(name: str) -> str:
+    return PRIORS[name].color if name in PRIORS else "#444444"
 
 
 def identity(name: str) -> list[Any]:
