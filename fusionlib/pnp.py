@@ -6,7 +6,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,15 @@ class Reconstruction(NamedTuple):
     seconds: float
 
 
+class Options(TypedDict, total=False):
+    """What every loop takes: `start` (B, 1, H, H), the first z, by default that of the physics; `tolerance`: an image
+    stops once it changes by less (root mean square); `progress`: show a bar."""
+
+    start: Tensor | None
+    tolerance: float
+    progress: bool
+
+
 Denoise = Callable[[Tensor, float, DataStep], Tensor]
 Step = Callable[[Tensor, Tensor, float, Any, Denoise], tuple[Tensor, Tensor]]  # (z, u, sigma, y, denoise) -> (z, u)
 
@@ -51,22 +60,13 @@ def schedule(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
 
 
 def hqs(
-    y: Any,
-    physics: Physics,
-    prior: nn.Module,
-    *,
-    sigmas: Sequence[float],
-    lam: float,
-    start: Tensor | None = None,
-    tolerance: float = 0.0,
-    progress: bool = False,
+    y: Any, physics: Physics, prior: nn.Module, *, sigmas: Sequence[float], lam: float, **options: Unpack[Options]
 ) -> Reconstruction:
     """Annealed half-quadratic splitting (Zhang et al., DPIR, TPAMI 2021) with the exact data prox.
 
     For each noise level: x = prox(z, y, rho = lam / sigma^2), then z = prior(x, sigma). `y` whitened data (B, 2 M) or
-    ClosureData; `start` (B, 1, H, H) is the first z, by default that of the physics; an image stops once it changes by
-    less than `tolerance` (root mean square). The image returned is the last z. Raises ValueError for NaN data, sigma or
-    lam <= 0, and, by name, for a prior that returns NaN or another shape.
+    ClosureData. The image returned is the last z. Raises ValueError for NaN data, sigma or lam <= 0, and, by name, for
+    a prior that returns NaN or another shape.
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
@@ -75,19 +75,11 @@ def hqs(
 
         return denoise(data_step(z), sigma, data_step), u
 
-    return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
+    return _run(step, y, physics, prior, sigmas, lam, **options)
 
 
 def admm(
-    y: Any,
-    physics: Physics,
-    prior: nn.Module,
-    *,
-    sigmas: Sequence[float],
-    lam: float,
-    start: Tensor | None = None,
-    tolerance: float = 0.0,
-    progress: bool = False,
+    y: Any, physics: Physics, prior: nn.Module, *, sigmas: Sequence[float], lam: float, **options: Unpack[Options]
 ) -> Reconstruction:
     """Plug-and-Play ADMM (Venkatakrishnan et al. 2013), arguments as `hqs`, with the scaled dual variable u.
 
@@ -102,18 +94,11 @@ def admm(
         new = denoise(x + u, sigma, data_step)
         return new, u + x - new
 
-    return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
+    return _run(step, y, physics, prior, sigmas, lam, **options)
 
 
 def pgd(
-    y: Any,
-    physics: Physics,
-    prior: nn.Module,
-    *,
-    sigmas: Sequence[float],
-    start: Tensor | None = None,
-    tolerance: float = 0.0,
-    progress: bool = False,
+    y: Any, physics: Physics, prior: nn.Module, *, sigmas: Sequence[float], **options: Unpack[Options]
 ) -> Reconstruction:
     """Plug-and-Play proximal gradient descent, arguments as `hqs`: z = prior(descend(z, y), sigma).
 
@@ -127,19 +112,11 @@ def pgd(
 
         return denoise(data_step(z), sigma, data_step), u
 
-    return _run(step, y, physics, prior, sigmas, 1.0, start, tolerance, progress)
+    return _run(step, y, physics, prior, sigmas, 1.0, **options)
 
 
 def red(
-    y: Any,
-    physics: Physics,
-    prior: nn.Module,
-    *,
-    sigmas: Sequence[float],
-    lam: float,
-    start: Tensor | None = None,
-    tolerance: float = 0.0,
-    progress: bool = False,
+    y: Any, physics: Physics, prior: nn.Module, *, sigmas: Sequence[float], lam: float, **options: Unpack[Options]
 ) -> Reconstruction:
     """Regularisation by denoising, fixed-point form (Romano, Elad & Milanfar 2017, sec. 4), arguments as `hqs`.
 
@@ -153,7 +130,7 @@ def red(
 
         return data_step(denoise(z, sigma, data_step)), u
 
-    return _run(step, y, physics, prior, sigmas, lam, start, tolerance, progress)
+    return _run(step, y, physics, prior, sigmas, lam, **options)
 
 
 def _run(
@@ -163,9 +140,9 @@ def _run(
     prior: nn.Module,
     sigmas: Sequence[float],
     lam: float,
-    start: Tensor | None,
-    tolerance: float,
-    progress: bool,
+    start: Tensor | None = None,
+    tolerance: float = 0.0,
+    progress: bool = False,
 ) -> Reconstruction:
     """Check what came in, iterate, check what comes out."""
     if not torch.isfinite(physics.start(y)).all() or (isinstance(y, Tensor) and not torch.isfinite(y).all()):

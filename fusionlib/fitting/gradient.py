@@ -1,13 +1,13 @@
 """Fitting gates, and adapters, by gradient descent along the trajectory that the method itself takes."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fusionlib.fitting.descent import descend
 from fusionlib.fitting.losses import Objective
 from fusionlib.fitting.trajectory import Data, Policy, Stage, along_trajectory, fused
 from fusionlib.gates import Learned
@@ -106,20 +106,17 @@ def _descend(
     truth = torch.cat([s.truth for s in stages]).clone()
     parameters = [p for module in (gate, adapters) if module is not None for p in module.parameters()]
     parameters = [p for p in parameters if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.decay)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = schedule.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def loss(step: int) -> Tensor:
         chosen = torch.randint(len(truth), (min(schedule.batch, len(truth)),), generator=rng)
         k = int(torch.randint(8, (), generator=rng))
         maps, there = views[step // 2 % len(views[1:]) + 1 if schedule.subsets and step % 2 else 0]
         seen, o, x = (turned(t, k) for t in (maps[chosen], outputs[there][:, chosen], truth[chosen]))
         w = gate.weigh(seen)
         o = adapters(o, sigma) if adapters is not None else o
-        loss = objective(fused(w, o, gate.sharp), x, w, o)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        return objective(fused(w, o, gate.sharp), x, w, o)
+
+    descend([(parameters, schedule.rate)], loss, steps, decay=schedule.decay)
 
 
 def _subsets(n: int, count: int, rng: torch.Generator) -> list[Tensor]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fusionlib.fitting.descent import descend
 from fusionlib.fitting.trajectory import Data, Stage, along_trajectory
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Linear, dense, nearest
@@ -148,21 +149,16 @@ def fit_lora(
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
             rates = [schedule.router if name.startswith("gate.") else schedule.rate for name in trainable(fused)]
-            groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, rates, strict=True)]
-            optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
             x, truth = (torch.cat([getattr(s, name) for s in stages]).clone() for name in ("x", "truth"))
             steps = schedule.steps * (1 if states else schedule.first)
-            for step in range(steps):
-                for group, lr in zip(optimiser.param_groups, rates, strict=True):
-                    group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+            def loss(step: int) -> Tensor:
                 chosen = torch.randint(len(x), (schedule.batch,), generator=rng)
                 k = int(torch.randint(8, (), generator=rng))
                 image = fused(turned(x[chosen], k), stages[0].sigma)
-                loss = F.mse_loss(image, turned(truth[chosen], k))
-                optimiser.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimiser.step()
+                return F.mse_loss(image, turned(truth[chosen], k))
+
+            descend([([p], rate) for p, rate in zip(parameters, rates, strict=True)], loss, steps)
             states.append({name: p.detach().clone() for name, p in trainable(fused).items()})
         return lambda s: fused(s.x, s.sigma)
 

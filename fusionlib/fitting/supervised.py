@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusionlib.fitting.descent import descend
 from fusionlib.pnp import Physics
 from fusionlib.priors import Body, Denoiser
 from fusionlib.priors.datasets import augmented
@@ -58,19 +59,15 @@ def fit_end_to_end(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         net = EndToEnd().to(device)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.99))
-    for step in range(steps):
-        warm, cool = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimiser.param_groups[0]["lr"] = rate * warm * cool
+
+    def loss(step: int) -> Tensor:
         k = int(torch.multinomial(shares, 1, generator=rng))
         truth, physics = augmented(clean[k], batch, rng, turns=True, shift=0.05).to(device), data[k][0]
         with torch.no_grad():
             start = starts(physics, physics.observe(truth, 1_000_000 * (seed + 1) + step))
-        loss = (net(start) - truth).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
+        return (net(start) - truth).square().mean()
+
+    descend([(list(net.parameters()), rate)], loss, steps, decay=decay, beta2=0.99, warm=50)
     return net.eval()
 
 
@@ -94,21 +91,17 @@ def fit_denoiser(
     loss is weighted as in EDM. Adam, cosine rate, deterministic from the seed.
     """
     net.requires_grad_(True).train()
-    optimiser = torch.optim.Adam(net.parameters(), lr=rate, betas=(0.9, 0.99))
     rng, clean = torch.Generator().manual_seed(seed), _unit_peak(truth)
     low, high = (math.log(level) for level in LEVELS)
-    for step in range(steps):
-        warm, cool = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimiser.param_groups[0]["lr"] = rate * warm * cool
+
+    def loss(step: int) -> Tensor:
         x = augmented(clean, batch, rng, turns=True, shift=0.05)
         sigma = torch.exp(low + (high - low) * torch.rand(batch, generator=rng))
         noise = torch.randn(x.shape, generator=rng)
         x, sigma, noise = (t.to(truth) for t in (x, sigma, noise))
         weight = (sigma**2 + SCALE**2) / (sigma * SCALE) ** 2
         image = net(x + sigma[:, None, None, None] * noise, sigma)
-        loss = (weight * (image - x).square().mean((1, 2, 3))).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
+        return (weight * (image - x).square().mean((1, 2, 3))).mean()
+
+    descend([(list(net.parameters()), rate)], loss, steps, beta2=0.99, warm=50)
     return net.eval().requires_grad_(False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from fusionlib.fitting.descent import descend
 from fusionlib.fitting.trajectory import Data, data_step
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep
@@ -60,10 +61,9 @@ def fit_unrolled(
             for sigma in sigmas[:first]:
                 z = module(z, sigma, data_step(physics, y, lam / sigma**2))
             images.append(z)
-    optimiser = torch.optim.Adam(list(moved.values()), lr=rate)
     rng = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def loss(step: int) -> Tensor:
         which = int(torch.randint(len(data), (), generator=rng))
         physics, truth, y = data[which]
         chosen = torch.randperm(len(truth), generator=rng)[:batch].to(truth.device)
@@ -72,8 +72,7 @@ def fit_unrolled(
         for sigma in sigmas[first:]:
             step_now = data_step(physics, y[chosen], lam / sigma**2)
             z = checkpoint(functional_call, module, tensors, (z, sigma, step_now), use_reentrant=False)
-        loss = (z - truth[chosen]).square().mean((1, 2, 3)).log().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        return (z - truth[chosen]).square().mean((1, 2, 3)).log().mean()
+
+    descend([(list(moved.values()), rate)], loss, steps, clip=math.inf)
     return {name: (start[name] + size[name] * moved[name]).detach() for name in names}
