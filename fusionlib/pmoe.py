@@ -68,14 +68,14 @@ def route(routers: Tensor, x: Tensor, l: int, coarse: int = 0) -> tuple[Tensor, 
     if not 1 <= l <= (n * coarse // 4 or n):
         raise ValueError(f"route: l must be in 1 .. {n * coarse // 4 or n}, the patches there are, got {l}")
     if not coarse:
-        found = torch.einsum("rkd,rbnd->rbkn", routers, x).topk(l, 3)
-        return found.values, found.indices
+        top = torch.einsum("rkd,rbnd->rbkn", routers, x).topk(l, 3)
+        return top.values, top.indices
     blocks = torch.einsum("rkd,rbqd->rbkq", routers, x.unflatten(2, (4, n // 4)).sum(3))
     best = blocks.topk(coarse, 3).indices
     among = (best[..., None] * (n // 4) + torch.arange(n // 4, device=x.device)).flatten(3)  # (R, B, k, coarse n / 4)
     values = torch.einsum("rkd,rbkjd->rbkj", routers, _gather(x, among))
-    found = values.topk(l, 3)
-    return found.values, among.gather(3, found.indices)
+    top = values.topk(l, 3)
+    return top.values, among.gather(3, top.indices)
 
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
@@ -281,7 +281,7 @@ def composed(digits: Sequence[Digits], samples: int, n: int = 16, *, seed: int) 
 
     Exactly one patch is a 1 (y = +1) or a 0 (y = -1), the others are 2 to 9.
     """
-    rng, found = torch.Generator().manual_seed(seed), []
+    rng, composed_samples = torch.Generator().manual_seed(seed), []
     for pool in digits:
         pick = lambda those, *shape: those[torch.randint(len(those), shape, generator=rng)]  # noqa: E731
         ones, zeros, others = ((pool.labels == 1), (pool.labels == 0), (pool.labels > 1))
@@ -290,5 +290,5 @@ def composed(digits: Sequence[Digits], samples: int, n: int = 16, *, seed: int) 
         where = torch.randint(n, (samples,), generator=rng)
         told = torch.where(y > 0, pick(ones.nonzero()[:, 0], samples), pick(zeros.nonzero()[:, 0], samples))
         which.scatter_(1, where[:, None], told[:, None])
-        found.append(Samples(pool.patches[which], y, where))
-    return Samples(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+        composed_samples.append(Samples(pool.patches[which], y, where))
+    return Samples(*(torch.stack(parts) for parts in zip(*composed_samples, strict=True)))

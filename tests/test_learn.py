@@ -23,7 +23,7 @@ from fusionlib.fitting.supervised import fit_denoiser, fit_end_to_end, from_noth
 from fusionlib.fitting.trajectory import along_trajectory, data_step
 from fusionlib.fitting.unroll import fit_unrolled
 from fusionlib.gates import closed_form as cf
-from fusionlib.gates.gate import Staged
+from fusionlib.gates.gate import PerNoiseLevel
 from fusionlib.gates.oracles import simplex_weights
 from fusionlib.gates.routing import Cosine, Encoder, Linear, Router, Voter, affine
 from fusionlib.pnp import admm, pgd
@@ -370,4 +370,4 @@ def test_heads_are_swapped_with_the_encoder_kept():
     first, second = (Router(copy.deepcopy(encoder), head(encoder.channels, 3)) for head in (Cosine, Linear))
     x = black_holes(1, 2).image
     assert torch.equal(first.encoder(first.look(x, 0.1, None, None)), second.encoder(second.look(x, 0.1, None, None)))
-    assert not Staged([0.1], [first]).reads_outputs
+    assert not PerNoiseLevel([0.1], [first]).reads_outputs

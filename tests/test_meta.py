@@ -6,7 +6,7 @@ from torch import nn
 
 from fusionlib import FusedPrior, Interferometer, black_holes
 from fusionlib.fitting.meta import (
-    Course,
+    MetaConfig,
     Pair,
     Task,
     adapt,
@@ -200,7 +200,7 @@ def test_meta_learning_along_the_trajectory_adapts_to_the_labels_and_comes_back_
     data = [(array, sky.image, array.observe(sky.fine, 0))]
     others = [(array, other.image, array.observe(other.fine, 1))]
     make = lambda: (cosine_router(3, None), Residual(3))  # noqa: E731
-    course = Course(rounds=2, first=1, tasks=2, k=3)
+    course = MetaConfig(rounds=2, first=1, tasks=2, k=3)
     runs = [fit_meta(bank, data, others, [0.2, 0.05], 0.1, make, course=course) for _ in range(2)]
     for (g, a), (again, _) in zip(*runs, strict=True):
         assert all(torch.equal(v, again.state_dict()[k]) for k, v in g.state_dict().items()) and a is not None

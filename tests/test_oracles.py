@@ -7,7 +7,7 @@ from torch import nn
 
 from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, hqs, metrics, schedule
 from fusionlib.fitting.closed_form import fit_static
-from fusionlib.gates.gate import Staged, Static
+from fusionlib.gates.gate import PerNoiseLevel, Static
 from fusionlib.gates.oracles import NoiseLevels, Oracle, affine_weights, error_correlation, simplex_weights
 from fusionlib.priors import wrappers, zoo
 
@@ -121,17 +121,17 @@ def test_static_weights_find_priors_whose_errors_cancel():
     for simplex in (True, False):
         w = fit_static(bank, [(array, truth, y)], sigmas, 0.3, simplex=simplex)
         assert w.shape == (3, 2) and torch.allclose(w, torch.full((3, 2), 0.5), atol=1e-2)
-    image = hqs(y, array, FusedPrior(bank, Staged(sigmas, [Static(v) for v in w])), sigmas=sigmas, lam=0.3).image
+    image = hqs(y, array, FusedPrior(bank, PerNoiseLevel(sigmas, [Static(v) for v in w])), sigmas=sigmas, lam=0.3).image
     assert metrics.psnr(image, truth).min() > 45
 
 
 def test_scheduled_weights_follow_the_noise_level(noisy):
     w = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    gate = Staged([0.4, 0.1], [Static(v) for v in w])
+    gate = PerNoiseLevel([0.4, 0.1], [Static(v) for v in w])
     mixed = gate(noisy[1], torch.tensor([0.5, 0.12, 0.3]))[:, :, 0, 0].T
     assert torch.equal(mixed, w[[0, 1, 0]])
     with pytest.raises(ValueError, match="as many gates"):
-        Staged([0.4], [Static(v) for v in w])
+        PerNoiseLevel([0.4], [Static(v) for v in w])
 
 
 def test_errors_of_like_priors_correlate(noisy):

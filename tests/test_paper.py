@@ -137,7 +137,7 @@ def test_every_method_runs_and_oracles_win(home, method):
 
 
 META = {
-    "fit_meta": partial(meta.fit_meta, course=meta.Course(rounds=1, first=1, tasks=1, k=1)),
+    "fit_meta": partial(meta.fit_meta, course=meta.MetaConfig(rounds=1, first=1, tasks=1, k=1)),
     "conditions": partial(learned.conditions, n=2),
 }
 FEW = {

@@ -12,7 +12,7 @@ from fusionlib.fusion import spread
 from fusionlib.gates import closed_form, routing
 from fusionlib.gates import closed_form as cf
 from fusionlib.gates.adapters import Residual
-from fusionlib.gates.gate import Staged
+from fusionlib.gates.gate import PerNoiseLevel
 from fusionlib.gates.routing import Cosine, Encoder, Router, cosine_router, expert_choice
 from fusionlib.paper import patched, tables
 from fusionlib.paper.methods import make
@@ -295,5 +295,5 @@ def test_gates_of_a_chapter_run_as_they_were_fitted():
             step = lambda v, sigma=sigma: array.prox(v, y, 0.1 / sigma**2)  # noqa: E731
             z = FusedPrior(bank, one).fuse(step(z), sigma, step).image
             ends.append(z)
-    staged = FusedPrior(bank, Staged(sigmas, [g for g, _ in fitted]))
+    staged = FusedPrior(bank, PerNoiseLevel(sigmas, [g for g, _ in fitted]))
     assert torch.allclose(hqs(y, array, staged, sigmas=sigmas, lam=0.1).image, ends[-1], atol=1e-6)

@@ -13,7 +13,7 @@ from fusionlib.priors import datasets, networks, training, wrappers, zoo
 from fusionlib.priors import downloads as published
 from fusionlib.priors.networks import trained
 from fusionlib.priors.prior import check, guard
-from fusionlib.priors.wrappers import Reduced
+from fusionlib.priors.wrappers import Bfloat16
 from fusionlib.sky import torus
 
 
@@ -278,7 +278,7 @@ def test_principal_components_give_the_posterior_mean():
 def test_reduced_precision_costs_little_and_leaves_the_network_alone():
     _, z = noisy()
     full = trained("torus").requires_grad_(False)
-    reduced = Reduced(full)
+    reduced = Bfloat16(full)
     out = reduced(z, 0.1)
     assert out.dtype == z.dtype and 0 < (out - full(z, 0.1)).abs().max() < 0.01
     assert all(v.dtype == torch.float32 for v in full.state_dict().values())
@@ -290,8 +290,8 @@ def test_reduced_precision_is_used_where_the_processor_has_it(monkeypatch):
     monkeypatch.setattr(zoo, "FAST", False)
     assert torch.equal(prior(z, 0.1), full(z, 0.1))
     monkeypatch.setattr(zoo, "FAST", True)
-    assert torch.equal(prior(z, 0.1), Reduced(full)(z, 0.1)) and not torch.equal(prior(z, 0.1), full(z, 0.1))
-    assert list(prior.state_dict()) == list(Reduced(full).state_dict())  # what is fitted elsewhere fits here
+    assert torch.equal(prior(z, 0.1), Bfloat16(full)(z, 0.1)) and not torch.equal(prior(z, 0.1), full(z, 0.1))
+    assert list(prior.state_dict()) == list(Bfloat16(full).state_dict())  # what is fitted elsewhere fits here
 
 
 def test_a_prior_of_ones_own_has_a_name_like_the_others(tmp_path):

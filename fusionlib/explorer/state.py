@@ -133,8 +133,8 @@ class Abreast(PriorBank):
         def run(prior: nn.Module, name: str) -> Tensor:
             return call(prior, x, sigma, name)
 
-        found = {i: _POOL.submit(run, self.priors[i], self.names[i]) for i in self.order}
-        return torch.stack([found[i].result() for i in range(len(self))])
+        futures = {i: _POOL.submit(run, self.priors[i], self.names[i]) for i in self.order}
+        return torch.stack([futures[i].result() for i in range(len(self))])
 
 
 _POOL = ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
@@ -154,8 +154,8 @@ def _bank_of(priors: tuple[str, ...]) -> str:
 @lru_cache
 def _spec(method: str, bank: str, regime: str) -> paper.Spec | None:
     """The experiment behind a fitted strategy, if its fit ships or was made here."""
-    found = (paper.strategy_specs if regime == "calibrated" else closure_specs)("quick", BANKS["main"])
-    specs = [s for s in found if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
+    candidates = (paper.strategy_specs if regime == "calibrated" else closure_specs)("quick", BANKS["main"])
+    specs = [s for s in candidates if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
     return next((s for s in specs if store.has(tuning(s).key)), None)
 
 
@@ -216,8 +216,8 @@ def truth(state: State) -> sky.Sky:
     """The sky of a state (which may differ in what the sky does not depend on)."""
     if not state.truth:
         return sky.black_holes(1, state.seed, x=0.0, y=0.0, **{name: getattr(state, name) for name in KERR})
-    found = images(state.truth)
-    return found[slice(state.seed % len(found.image), state.seed % len(found.image) + 1)]
+    skies = images(state.truth)
+    return skies[slice(state.seed % len(skies.image), state.seed % len(skies.image) + 1)]
 
 
 def images(path: str) -> sky.Sky:
@@ -271,32 +271,32 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
 
     hook = (chosen.bank if isinstance(chosen, FusedPrior) else chosen).register_forward_pre_hook(check)
     try:
-        found = ALGORITHMS[state.algorithm](data, instrument, chosen, sigmas=sigmas, **options)
+        result = ALGORITHMS[state.algorithm](data, instrument, chosen, sigmas=sigmas, **options)
     finally:
         hook.remove()
     table = plain.table
     if scene is None:
         vis = torch.tensor(table.vis.to_numpy(complex))[None]
-        size, fit = vis[0].abs(), plain.visibilities(plain(found.image))[0].abs()
+        size, fit = vis[0].abs(), plain.visibilities(plain(result.image))[0].abs()
         residual = (size - fit).abs() / torch.hypot(plain.sigma, SYSTEMATIC * size)
-        y, real = plain.whiten(vis.to(torch.complex64)), torch.zeros_like(found.image)
+        y, real = plain.whiten(vis.to(torch.complex64)), torch.zeros_like(result.image)
     else:
-        residual = torch.hypot(*plain.residual(found.image, data)[0].chunk(2))
+        residual = torch.hypot(*plain.residual(result.image, data)[0].chunk(2))
         y, real = data, scene.image
-    dirty, weights = plain.dirty_image(y), found.record.get("weights")
+    dirty, weights = plain.dirty_image(y), result.record.get("weights")
     return View(
         state,
         real[0, 0].numpy(),
         (dirty / dirty.max())[0, 0].numpy(),
         plain.dirty_beam()[0, 0].numpy(),
-        found.image[0, 0].numpy(),
-        float("nan") if scene is None else float(metrics.psnr(found.image, scene.image)),
+        result.image[0, 0].numpy(),
+        float("nan") if scene is None else float(metrics.psnr(result.image, scene.image)),
         None if weights is None else _wide(weights[:, :, 0], real.shape[-1]).numpy(),
         chosen.bank.names if isinstance(chosen, FusedPrior) else (state.strategy,),
         pd.DataFrame({"u": table.u, "v": table.v, "residual": residual.numpy()}),
-        found.record["chi2"][:, 0].numpy(),
-        found.record["step"][:, 0].numpy(),
-        found.seconds,
+        result.record["chi2"][:, 0].numpy(),
+        result.record["step"][:, 0].numpy(),
+        result.seconds,
     )
 
 
@@ -317,17 +317,17 @@ def lines(state: State) -> str:
     data = f"""{scene}
 array = explorer.array({state.coverage!r}, {state.noise!r})
 y = array.observe(sky.fine, {state.seed})"""
-    said = "metrics.psnr(found.image, sky.image)"
+    said = "metrics.psnr(result.image, sky.image)"
     if state.observation:
         data = f"array, y = explorer.measured({state.observation!r})"
-        regime, said = ", 'uncalibrated'", "array.chi2(found.image, y)"
+        regime, said = ", 'uncalibrated'", "array.chi2(result.image, y)"
     return f"""from fusionlib import black_holes, explorer, metrics, schedule
 from fusionlib.pnp import {state.algorithm}
 
 {data}
 prior = explorer.prior({state.strategy!r}, {state.priors!r}{regime})
 sigmas = schedule({state.sigma_max!r}, {state.sigma_min!r}, {state.iterations})
-found = {state.algorithm}(y, array, prior, sigmas=sigmas{lam})
+result = {state.algorithm}(y, array, prior, sigmas=sigmas{lam})
 print(f"{{float({said}):.6f}}")
 """
 

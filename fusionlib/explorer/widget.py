@@ -53,14 +53,14 @@ class Explorer(w.VBox):
     """
 
     def __init__(self, state: State | None = None):
-        found, self.lacking = zoo.available(BANKS["main"])
-        self.state = state or State(priors=tuple(found))
+        available, self.lacking = zoo.available(BANKS["main"])
+        self.state = state or State(priors=tuple(available))
         self.view: View | None = None
         self.kept: list[View] = []
         self._turn, self._thread = 0, threading.Thread()
         self._lock, self._quiet = threading.Lock(), False
         self.controls = _controls(self.state)
-        self.priors = {name: _check(name, name in self.state.priors) for name in found}
+        self.priors = {name: _check(name, name in self.state.priors) for name in available}
         self.zoom = w.IntSlider(
             value=1, min=1, max=4, description="zoom", continuous_update=False, style=_LABEL,
             layout=w.Layout(width="335px"),
@@ -77,7 +77,7 @@ class Explorer(w.VBox):
             )
         }
         self.pictures = {name: _picture(SIDE) for name in ("truth", "dirty image", "beam", "reconstruction", "error")}
-        self.maps = {name: _picture(SMALL) for name in found}
+        self.maps = {name: _picture(SMALL) for name in available}
         self.plots, self.compared = _picture(0), _picture(2 * SIDE)
         self.table, self.exported = w.HTML(), w.VBox()
         lacking = [w.HTML(_told(f"{name} is left out: {why}", "#555555")) for name, why in self.lacking.items()]
@@ -102,7 +102,7 @@ class Explorer(w.VBox):
             "priors": [w.GridBox(list(self.priors.values()), layout=w.Layout(grid_template_columns="1fr 1fr"))],
             "fusion": [c["strategy"], c["algorithm"], c["iterations"], c["sigma_max"], c["sigma_min"], c["lam"]],
         }
-        boxes = [w.VBox([w.HTML(f"<b>{name}</b>"), *found]) for name, found in parts.items()]
+        boxes = [w.VBox([w.HTML(f"<b>{name}</b>"), *controls]) for name, controls in parts.items()]
         return w.VBox(
             [*boxes, self.zoom, w.HBox(list(self.buttons.values()))],
             layout=w.Layout(flex="0 0 350px", overflow="hidden"),
@@ -228,15 +228,15 @@ class Explorer(w.VBox):
         if self.view is None:
             return {}
         runs = self.kept or [self.view]
-        found = {
+        exported = {
             "picture.png": png(_sky(self.view.image), 512),
             "lines.py": lines(self.view.state).encode(),
             "runs.csv": pd.DataFrame([row(view) for view in runs]).to_csv(index=False).encode(),
         }
         code = lines(self.view.state).replace("&", "&amp;").replace("<", "&lt;")
-        links = "&emsp;".join(_link(name, data) for name, data in found.items())
+        links = "&emsp;".join(_link(name, data) for name, data in exported.items())
         self.exported.children = [w.HTML(links), w.HTML(f"<pre>{code}</pre>")]
-        return found
+        return exported
 
 
 _LABEL = {"description_width": "125px"}

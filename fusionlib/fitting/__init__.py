@@ -7,7 +7,7 @@ from fusionlib.fitting.gradient import MSE, USUAL, Schedule, fit_gate
 from fusionlib.fitting.heldout import PerImage, held_out_weights
 from fusionlib.fitting.lora import fit_lora
 from fusionlib.fitting.losses import Objective, collapse
-from fusionlib.fitting.meta import Course, fit_meta
+from fusionlib.fitting.meta import MetaConfig, fit_meta
 from fusionlib.fitting.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
 from fusionlib.fitting.trajectory import Data, Policy, Stage, along_trajectory, data_step
 from fusionlib.fitting.unroll import fit_unrolled
@@ -15,11 +15,11 @@ from fusionlib.fitting.unroll import fit_unrolled
 __all__ = [
     "MSE",
     "USUAL",
-    "Course",
     "CsNet",
     "Data",
     "EndToEnd",
     "ExpertChoice",
+    "MetaConfig",
     "Objective",
     "PerImage",
     "Policy",

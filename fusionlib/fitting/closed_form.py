@@ -19,15 +19,15 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 def fit_static(bank: PriorBank, data: Data, sigmas: Sequence[float], lam: float, *, simplex: bool) -> Tensor:
     """Weights (K, N), one for each prior and iteration of `pnp.hqs`: on the simplex, or free of sign."""
-    found = []
+    weights = []
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         w = _static(stages, simplex_weights if simplex else affine_weights)
-        found.append(w.cpu())
+        weights.append(w.cpu())
         return lambda s: fused(w.view(-1, 1, 1, 1), s.outputs)
 
     along_trajectory(bank, data, sigmas, lam, fit)
-    return torch.stack(found)
+    return torch.stack(weights)
 
 
 def _static(stages: list[Stage], solve: Callable[[Tensor], Tensor]) -> Tensor:
@@ -56,7 +56,7 @@ def fit_closed_form(
     priors' `cost` (N,), an iteration goes without the priors that are not worth theirs:
     `kept` (K, N) tells. `policy` as in `along_trajectory`.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in ("theta", "still", "ellipsoid", "ridge", "kept")}
+    fitted: dict[str, list[Tensor]] = {name: [] for name in ("theta", "still", "ellipsoid", "ridge", "kept")}
     if price and len(cost) != len(bank):
         raise ValueError(f"fit_closed_form: cost needs {len(bank)} numbers, one per prior, got {len(cost)}")
 
@@ -72,15 +72,15 @@ def fit_closed_form(
         theta[kept], still[kept] = some.theta, some.still
         result = {"theta": theta, "still": still, "ellipsoid": some.ellipsoid, "ridge": some.ridge, "kept": kept}
         for name, value in result.items():
-            found[name].append(value.cpu())
+            fitted[name].append(value.cpu())
         level, (theta, still, e, _, kept) = torch.tensor([stages[0].sigma]), (v[None] for v in result.values())
         gate = cf.ClosedForm(level, theta, still, e, features, cell, kept).to(theta.device)
         return lambda s: fused(gate(s.x, s.sigma, s.outputs, s.data_step), s.outputs)
 
     along_trajectory(bank, data, sigmas, lam, fit, policy=policy)
     if not price:
-        del found["kept"]
-    return {name: torch.stack(values) for name, values in found.items()}
+        del fitted["kept"]
+    return {name: torch.stack(values) for name, values in fitted.items()}
 
 
 class Solved(NamedTuple):
@@ -96,7 +96,7 @@ def solve_stage(
     stages: list[Stage], features: Sequence[cf.Features], ridges: Sequence[float], folds: int, cell: cf.Cell
 ) -> Solved:
     """One iteration's gate, of the priors whose outputs there are."""
-    normal, n = cf.Normal(folds), len(stages[0].outputs)
+    normal, n = cf.NormalEquations(folds), len(stages[0].outputs)
     still = _static(stages, affine_weights)
     phis, e = bounded(stages, features, cell)
     for position, (phi, (apart, target)) in enumerate(zip(phis, _errors(stages), strict=True)):
@@ -144,7 +144,7 @@ def _worth_calling(
     The cheapest always stays: weights are counted from it. The features stay those of all priors here.
     """
     n, base = len(cost), min(range(len(cost)), key=lambda i: cost[i])
-    normal, (phis, _) = cf.Normal(count), bounded(stages, features, cell)
+    normal, (phis, _) = cf.NormalEquations(count), bounded(stages, features, cell)
     for position, (phi, (apart, target)) in enumerate(zip(phis, _errors(stages), strict=True)):
         others = torch.cat([apart[:base], apart[base + 1 :]]) - apart[base]
         normal.add(position % count, (others[:, None] * phi[None]).flatten(0, 1), target - apart[base])

@@ -56,7 +56,7 @@ def statistics(x: Tensor, outputs: Tensor, sigma: Tensor, data_step: DataStep | 
 
 def fit_csnet(bank: PriorBank, data: Data, sigmas: Sequence[float], lam: float, ridge: float = 0.1) -> Tensor:
     """`theta` (K, N, 5) for `pnp.hqs`, fitted along its own trajectory."""
-    found: list[Tensor] = []
+    thetas: list[Tensor] = []
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         level = [torch.full((len(s.x),), s.sigma, device=s.x.device) for s in stages]
@@ -70,9 +70,9 @@ def fit_csnet(bank: PriorBank, data: Data, sigmas: Sequence[float], lam: float, 
             torch.einsum("bnf,bn->nf", g, mse),
         )
         theta[:, 0] -= (theta * middle[0]).sum(1)
-        found.append(theta.cpu())
+        thetas.append(theta.cpu())
         gate = CsNet(torch.tensor([stages[0].sigma]), theta[None].clone()).to(theta.device)
         return lambda s: (gate(s.x, s.sigma, s.outputs, s.data_step)[:, :, None] * s.outputs).sum(0)
 
     along_trajectory(bank, data, sigmas, lam, fit)
-    return torch.stack(found)
+    return torch.stack(thetas)

@@ -70,7 +70,7 @@ def fit_expert_choice(
     """`router` and `theta` (K, N, F), `still` (K, N) and `ellipsoid` (K, F, F) of an `ExpertChoice` gate for `pnp.hqs`,
     patches of `cell` pixels: at each iteration first the dense gate, then, its choice fixed, the weights of the priors
     where they chose."""
-    found: dict[str, list[Tensor]] = {name: [] for name in ("router", "still", "ellipsoid", "theta")}
+    fitted: dict[str, list[Tensor]] = {name: [] for name in ("router", "still", "ellipsoid", "theta")}
     others = [i for i in range(len(bank)) if i != shared]
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
@@ -78,7 +78,7 @@ def fit_expert_choice(
         dense = solve_stage(stages, cf.ALL, ridges, count, cell)
         level, device = torch.tensor([stages[0].sigma]), dense.theta.device
         router = cf.ClosedForm(level, dense.theta[None], dense.still[None], dense.ellipsoid[None], cell=cell).to(device)
-        normal, width = cf.Normal(count), dense.theta.shape[1]
+        normal, width = cf.NormalEquations(count), dense.theta.shape[1]
         phis, _ = bounded(stages, cf.ALL, cell, sharp=True)
         for s in stages:
             there = chosen(router(s.x, s.sigma, s.outputs, s.data_step), s.outputs, l, shared)
@@ -93,8 +93,8 @@ def fit_expert_choice(
         if others:
             theta[others] = normal.solve(ridges)[0].view(len(others), width).float().cpu()
         parts = (dense.theta, dense.still, dense.ellipsoid, theta)
-        for name, value in zip(found, parts, strict=True):
-            found[name].append(value.cpu())
+        for name, value in zip(fitted, parts, strict=True):
+            fitted[name].append(value.cpu())
         gate = ExpertChoice(router, theta[None], l, shared).to(device)
 
         def fuse(s: Stage) -> Tensor:
@@ -103,4 +103,4 @@ def fit_expert_choice(
         return fuse
 
     along_trajectory(bank, data, sigmas, lam, fit)
-    return {name: torch.stack(values) for name, values in found.items()}
+    return {name: torch.stack(values) for name, values in fitted.items()}

@@ -93,7 +93,7 @@ def trainable(fused: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in fused.named_parameters() if p.requires_grad}
 
 
-class Staged(nn.Module):
+class PerNoiseLevel(nn.Module):
     """`fused` with parameters of its own for each noise level of a loop; in between the nearest in log sigma."""
 
     levels: Tensor

@@ -227,16 +227,16 @@ def meta_fit(
             continue
         steps_now = {k: variables[f"rate.{k}"].detach() for k in rates} or rate
         options = {"loss": loss, "inner_loss": loss, "inner": inner, "first_order": rule == "fomaml"}
-        found = maml_gradient(gate, now, drawn, steps_now, steps, **options)  # type: ignore[arg-type]
+        gradient = maml_gradient(gate, now, drawn, steps_now, steps, **options)  # type: ignore[arg-type]
         for name, v in variables.items():
-            v.grad = found[name]
+            v.grad = gradient[name]
         nn.utils.clip_grad_norm_(list(variables.values()), 10.0)
         optimiser.step()
     return {name: v.detach() for name, v in variables.items()}
 
 
 @dataclass(frozen=True)
-class Course:
+class MetaConfig:
     """How meta-learning along a trajectory goes: `rounds` at each iteration of the loop, `first` times as many at the
     first; `tasks` episodes a round with support and query of at most `k` images; `steps` of descent with `rate` inside,
     on the parameters whose names start with one of `inner` (the router's head), `shots` of them on the labelled images
@@ -258,7 +258,7 @@ class Course:
     seed: int = 0
 
 
-USUAL = Course()
+USUAL = MetaConfig()
 
 
 def fit_meta(
@@ -269,7 +269,7 @@ def fit_meta(
     lam: float,
     make: Callable[[], tuple[Learned, nn.Module | None]],
     *,
-    course: Course = USUAL,
+    course: MetaConfig = USUAL,
 ) -> list[tuple[Learned, nn.Module | None]]:
     """A gate, and adapters if `make` gives some, for each iteration of `pnp.hqs`: meta-learned, then adapted to `data`.
 

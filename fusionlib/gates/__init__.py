@@ -2,7 +2,7 @@
 
 from fusionlib.gates.adapters import Residual
 from fusionlib.gates.closed_form import ALL, Cell, ClosedForm
-from fusionlib.gates.gate import Consensus, DataStep, Staged, Static, average, given, nearest
+from fusionlib.gates.gate import Consensus, DataStep, PerNoiseLevel, Static, average, given, nearest
 from fusionlib.gates.oracles import NoiseLevels, Oracle, affine_weights, error_correlation, simplex_weights
 from fusionlib.gates.routing import (
     Cosine,
@@ -34,10 +34,10 @@ __all__ = [
     "MultiGate",
     "NoiseLevels",
     "Oracle",
+    "PerNoiseLevel",
     "Pixels",
     "Residual",
     "Router",
-    "Staged",
     "Static",
     "Voter",
     "affine",

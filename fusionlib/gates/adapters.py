@@ -26,7 +26,7 @@ class Residual(nn.Module):
         return torch.stack([u + out(nn.functional.silu(into(u))) for into, out, u in layers])
 
 
-class Staged(nn.Module):
+class PerNoiseLevel(nn.Module):
     """Adapters for each noise level of a loop; in between the nearest in log sigma."""
 
     levels: Tensor

@@ -185,7 +185,7 @@ def _pooled(phi: Tensor, cell: int | None) -> Tensor:
     return phi if cell == 1 else F.avg_pool2d(phi, cell)
 
 
-class Normal:
+class NormalEquations:
     """Normal equations of the fit, kept apart for each of `folds`, so that the ridge can be cross-validated."""
 
     def __init__(self, folds: int):

@@ -78,7 +78,7 @@ class Consensus(nn.Module):
         return (-apart / (2 * h2)).softmax(0)
 
 
-class Staged(nn.Module):
+class PerNoiseLevel(nn.Module):
     """A gate for each noise level of a loop; in between the nearest in log sigma."""
 
     levels: Tensor
@@ -86,7 +86,9 @@ class Staged(nn.Module):
     def __init__(self, sigmas: Sequence[float], gates: Sequence[nn.Module]):
         super().__init__()
         if not gates or len(sigmas) != len(gates):
-            raise ValueError(f"Staged: as many gates as noise levels are needed, got {len(gates)} and {len(sigmas)}")
+            raise ValueError(
+                f"PerNoiseLevel: as many gates as noise levels are needed, got {len(gates)} and {len(sigmas)}"
+            )
         self.register_buffer("levels", torch.tensor(sigmas).log())
         self.gates = nn.ModuleList(gates)
         self.reads_outputs, self.skips = gates[0].reads_outputs, any(g.skips for g in gates)
@@ -99,7 +101,7 @@ class Staged(nn.Module):
         if bool((stage == stage[0]).all()):
             return self.gates[int(stage[0])](x, sigma, outputs, data_step)
         if data_step is not None:
-            raise ValueError("Staged: sigma must be one number inside a loop")
+            raise ValueError("PerNoiseLevel: sigma must be one number inside a loop")
         s = torch.as_tensor(sigma)
         images = [self.gates[int(k)](x[b : b + 1], s[b], None if outputs is None else outputs[:, b : b + 1])
                   for b, k in enumerate(stage)]  # fmt: skip

@@ -195,14 +195,14 @@ class Uncalibrated(nn.Module):
         }
 
     def chi2s(self, x: Tensor, y: ClosureData) -> dict[str, Tensor]:
-        """Reduced chi-square (B,) of every data term; for closure phases 2 <1 - cos d> / sigma^2 (Paper IV, eq. 20)."""
-        found = self._residuals(x.flatten(1) @ self.rows.T, y)
-        return {kind: r.square().mean(1) for kind, r in found.items()}
+        """Bfloat16 chi-square (B,) of every data term; for closure phases 2 <1 - cos d> / sigma^2 (Paper IV, eq. 20)."""
+        residuals = self._residuals(x.flatten(1) @ self.rows.T, y)
+        return {kind: r.square().mean(1) for kind, r in residuals.items()}
 
     def chi2(self, x: Tensor, y: ClosureData) -> Tensor:
-        """Reduced chi-square (B,) of all fitted terms together."""
-        found = self._residuals(x.flatten(1) @ self.rows.T, y)
-        return torch.cat([found[kind] for kind in self.use], 1).square().mean(1)
+        """Bfloat16 chi-square (B,) of all fitted terms together."""
+        residuals = self._residuals(x.flatten(1) @ self.rows.T, y)
+        return torch.cat([residuals[kind] for kind in self.use], 1).square().mean(1)
 
     def start(self, y: ClosureData) -> Tensor:
         """Where loops start: a round Gaussian of 40 microarcseconds with the measured flux (B, 1, npix, npix)."""
@@ -265,8 +265,8 @@ class Uncalibrated(nn.Module):
         return z + (c @ self.basis.T).view_as(z)
 
     def _objective(self, start: Tensor, y: ClosureData, c: Tensor, rho: Tensor) -> Tensor:
-        found = self._residuals(start + c @ self.reduced.T, y)
-        fit = sum((found[kind].square().sum(1, keepdim=True) for kind in self.use), torch.zeros_like(rho))
+        residuals = self._residuals(start + c @ self.reduced.T, y)
+        fit = sum((residuals[kind].square().sum(1, keepdim=True) for kind in self.use), torch.zeros_like(rho))
         return (fit + rho * c.square().sum(1, keepdim=True)) / 2
 
     def _linearise(self, v: Tensor, y: ClosureData) -> tuple[Tensor, Tensor]:
@@ -276,7 +276,7 @@ class Uncalibrated(nn.Module):
         small = vis.abs() < 1e-6
         dlog = torch.complex(self.reduced[:m], self.reduced[m : 2 * m]) / torch.where(small, 1e-6, vis)[:, :, None]
         phase = (vis.angle() @ self.psi.T - y.cphase) / 2
-        found, derivative = (
+        residuals, derivative = (
             self._residuals(v, y),
             {
                 "cphase": lambda: (phase.cos() / y.sigma_cphase)[:, :, None] * (self.psi @ dlog.imag),
@@ -285,7 +285,7 @@ class Uncalibrated(nn.Module):
                 "flux": lambda: self.reduced[2 * m :] / y.sigma_flux[:, :, None],
             },
         )
-        return torch.cat([found[k] for k in self.use], 1), torch.cat([derivative[k]() for k in self.use], 1)
+        return torch.cat([residuals[k] for k in self.use], 1), torch.cat([derivative[k]() for k in self.use], 1)
 
 
 def _wrap(phase: Tensor) -> Tensor:

@@ -167,8 +167,8 @@ def ablations(profile: str, priors: Sequence[str]) -> list[Ablation]:
 
 def reference_specs(profile: str, priors: Sequence[str], sky: str) -> tuple[Spec, ...]:
     """An experiment per seed with the whole bank at full coverage."""
-    found = [s for s in baseline_specs(profile, priors, sky=sky) if s.method == f"single:{priors[0]}"]
-    return tuple(replace(s, priors=tuple(priors)) for s in found if s.coverage == 1.0)
+    alone = [s for s in baseline_specs(profile, priors, sky=sky) if s.method == f"single:{priors[0]}"]
+    return tuple(replace(s, priors=tuple(priors)) for s in alone if s.coverage == 1.0)
 
 
 def like(s: Spec, profile: str, method: str, priors: tuple[str, ...], **changes: Any) -> Spec:
@@ -187,8 +187,8 @@ def _shared(new: Spec, reference: Spec) -> bool:
 def arm_specs(profile: str, priors: Sequence[str], arm: Arm, sky: str = "") -> list[Spec]:
     """An experiment per seed, if it is of the headline, else of the first seed."""
     first, *others = reference_specs(profile, priors, sky)
-    found = like(first, profile, arm.method, bank_of(arm, priors))
-    return [found, *(replace(found, seed=s.seed) for s in others if _shared(found, first))]
+    first_seed = like(first, profile, arm.method, bank_of(arm, priors))
+    return [first_seed, *(replace(first_seed, seed=s.seed) for s in others if _shared(first_seed, first))]
 
 
 def single_specs(profile: str, priors: Sequence[str], name: str, sky: str = "") -> list[Spec]:
@@ -199,14 +199,14 @@ def single_specs(profile: str, priors: Sequence[str], name: str, sky: str = "") 
 def shot_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tuple[str, int], list[Spec]]:
     """(training, labels): at the least coverage, which like black holes is none of the conditions of the training."""
     p = profile_of(profile)
-    found = {}
+    specs = {}
     for n in SHOTS if profile != "smoke" else ():
         for training, method in (ADAPTED if n else ZERO).items():
-            found[training, n] = [
+            specs[training, n] = [
                 like(s, profile, method, tuple(priors), coverage=min(p.coverages), n_train=max(n, 1))
                 for s in reference_specs(profile, priors, sky)[:1]
             ]
-    return found
+    return specs
 
 
 def label_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec]:
@@ -254,23 +254,23 @@ def number_specs(profile: str, priors: Sequence[str], sky: str = "") -> dict[tup
     """(order, method, number of priors): the bank growing prior by prior, one setting of the loop for all; paper
     profile, first seed."""
     s, grid = reference_specs(profile, priors, sky)[0], profile_of("wide").grid["learned"]
-    found = {}
+    specs = {}
     for order, step in ORDERS.items():
         for method in NUMBERED if profile == "paper" else ():
             for n in range(1, len(priors) + 1):
                 bank = tuple(name for name in priors if name in priors[::step][:n])
                 asked = method if n > 1 else f"single:{bank[0]}"
-                found[order, method, n] = [like(s, profile, asked, bank, grid=grid)]
-    return found
+                specs[order, method, n] = [like(s, profile, asked, bank, grid=grid)]
+    return specs
 
 
 def ablation_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
     """All experiments of chapter 07."""
     rows = [s for a in ablations(profile, priors) for arm in a.arms for s in arm_specs(profile, priors, arm, sky)]
-    rows += [s for found in shot_specs(profile, priors, sky).values() for s in found]
+    rows += [s for group in shot_specs(profile, priors, sky).values() for s in group]
     rows += [*label_specs(profile, priors, sky), *training_specs(profile, priors, sky)]
-    rows += [s for found in leave_specs(profile, priors, sky).values() for s in found]
-    rows += [s for found in number_specs(profile, priors, sky).values() for s in found]
+    rows += [s for group in leave_specs(profile, priors, sky).values() for s in group]
+    rows += [s for group in number_specs(profile, priors, sky).values() for s in group]
     return list(dict.fromkeys(rows))
 
 
@@ -280,7 +280,7 @@ def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
     rows = []
     for a in ablations(profile, priors):
         specs = {arm: arm_specs(profile, priors, arm, sky) for arm in a.arms}
-        all_psnr = [image_psnr(found) for found in specs.values()]
+        all_psnr = [image_psnr(of_arm) for of_arm in specs.values()]
         seeds, images = min(len(p) for p in all_psnr), min(p.shape[1] for p in all_psnr)
         common = [p[:seeds, :images] for p in all_psnr]
         for (arm, (s, *_)), psnr in zip(specs.items(), common, strict=True):
@@ -293,11 +293,11 @@ def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def verdicts(found: pd.DataFrame) -> pd.DataFrame:
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """ablation, asks, verdict: a sentence per ablation, from its intervals."""
     asks = {a.name: a.asks for a in ABLATIONS} | dict.fromkeys(SHOTS.values(), "Does meta-learning help strategy A?")
     rows = []
-    for name, part in found.groupby("ablation", sort=False):
+    for name, part in table.groupby("ablation", sort=False):
         first, told = part.iloc[0], []
         for row in part.iloc[1:].to_dict("records"):
             word = "better" if row["delta_lo"] > 0 else "worse" if row["delta_hi"] < 0 else "not told apart"
@@ -310,9 +310,9 @@ def verdicts(found: pd.DataFrame) -> pd.DataFrame:
 def shot_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """ablation, arm (how strategy A was trained), labels, psnr, and the paired difference to joint training, adapted
     to as many labels, with its 95 % interval."""
-    found, rows = shot_specs(profile, priors, sky), []
-    for (training, n), specs in found.items():
-        gain = bootstrap(difference(specs, found["joint training", n]))
+    by_training, rows = shot_specs(profile, priors, sky), []
+    for (training, n), specs in by_training.items():
+        gain = bootstrap(difference(specs, by_training["joint training", n]))
         rows.append((SHOTS[n], training, n, image_psnr(specs).mean(), *gain))
     return pd.DataFrame(rows, columns=["ablation", "arm", "labels", "psnr", "delta", "delta_lo", "delta_hi"])
 
@@ -344,16 +344,16 @@ def training_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
 def number_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """order, method, number (of priors), added (the last of them), psnr, and what it adds: the paired difference to
     the bank without it, with its 95 % interval; none for the first."""
-    found, rows = number_specs(profile, priors, sky), []
-    for (order, method, n), specs in found.items():
+    by_number, rows = number_specs(profile, priors, sky), []
+    for (order, method, n), specs in by_number.items():
         added = priors[:: ORDERS[order]][n - 1]
-        more = bootstrap(difference(specs, found[order, method, n - 1])) if n > 1 else (np.nan,) * 3
+        more = bootstrap(difference(specs, by_number[order, method, n - 1])) if n > 1 else (np.nan,) * 3
         rows.append((order, method, n, added, image_psnr(specs).mean(), *more))
     return pd.DataFrame(rows, columns=["order", "method", "number", "added", "psnr", "more", "lo", "hi"])
 
 
 def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """prior, loss, lo, hi: what the closed form loses where a prior is not there."""
-    found = leave_specs(profile, priors, sky)
-    rows = [(name, *bootstrap(difference(found[""], specs))) for name, specs in found.items() if name]
+    by_prior = leave_specs(profile, priors, sky)
+    rows = [(name, *bootstrap(difference(by_prior[""], specs))) for name, specs in by_prior.items() if name]
     return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])

@@ -80,10 +80,10 @@ def watch(spec: Spec, n: int) -> Seen:
     return Seen(spec, sigmas, truth, torch.stack(given), torch.stack(adapted), weights, torch.stack(images))
 
 
-def weight_table(found: Sequence[Seen]) -> pd.DataFrame:
+def weight_table(seen: Sequence[Seen]) -> pd.DataFrame:
     """`strategies.weight_table` with the noise level, `sigma`."""
-    weights = strategies.weight_table([run_of(s) for s in found])
-    sigmas = {(s.spec.method, k + 1): sigma for s in found for k, sigma in enumerate(s.sigmas)}
+    weights = strategies.weight_table([run_of(s) for s in seen])
+    sigmas = {(s.spec.method, k + 1): sigma for s in seen for k, sigma in enumerate(s.sigmas)}
     return weights.assign(sigma=[sigmas[key] for key in zip(weights.method, weights.iteration, strict=True)])
 
 
@@ -102,7 +102,7 @@ def analysis(spec: Spec, singles: tuple[Spec, ...], n: int) -> dict[str, Any]:
     `collapse`, `regret`, `guesses`, `calibration`; of B `alignment`; maps `regret_...` and `apart_...`, and of A
     `embedding_...`."""
     s, disagreement = watch(spec, n), alone(singles, n)["disagreement"]
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "weights": weight_table([s]),
         "collapse": strategies.collapse_table([run_of(s)]),
         "regret": regret_table([s]),
@@ -111,17 +111,17 @@ def analysis(spec: Spec, singles: tuple[Spec, ...], n: int) -> dict[str, Any]:
     }
     maps = {"regret": regret_arrays(s, SHOWN), "apart": disagreement_arrays(s, disagreement, SHOWN)}
     if s.weights.shape[-1] > 1:
-        found["structure"] = structure_table([s])
+        results["structure"] = structure_table([s])
     if spec.method == "b:image":
-        found["alignment"] = alignment_table(spec, s)
+        results["alignment"] = alignment_table(spec, s)
     if spec.method == "a:image":
         maps["embedding"] = embedding_arrays(spec, s)
-    return found | {f"{kind}_{name}": v for kind, arrays in maps.items() for name, v in arrays.items()}
+    return results | {f"{kind}_{name}": v for kind, arrays in maps.items() for name, v in arrays.items()}
 
 
-def part(found: dict[str, Any], kind: str) -> dict[str, np.ndarray]:
+def part(results: dict[str, Any], kind: str) -> dict[str, np.ndarray]:
     """The arrays of one map of an `analysis`."""
-    return {k.removeprefix(f"{kind}_"): v for k, v in found.items() if k.startswith(f"{kind}_")}
+    return {k.removeprefix(f"{kind}_"): v for k, v in results.items() if k.startswith(f"{kind}_")}
 
 
 OCCLUDED = ("a:image", "closed_form")
@@ -147,12 +147,12 @@ def analysed(specs: Sequence[Spec]) -> tuple[list[Spec], tuple[Spec, ...], list[
 def tasks(profile: str, priors: Sequence[str], sky: str = "", observation: str = "", **_: Any) -> list[Task]:
     """All that chapter 08 computes beside scores."""
     specs, singles, uncalibrated = analysed(weight_specs(profile, priors, sky=sky))
-    n, found = IMAGES[profile], sources(observation or next(map(str, released_data()), ""))[0]
+    n, observed_sources = IMAGES[profile], sources(observation or next(map(str, released_data()), ""))[0]
     return [
         alone.task(singles, n),
         *(analysis.task(s, singles, n) for s in specs),
         *(occlusion_table.task(s, n) for s in occluded(specs)),
-        *(reconstruct.task(s, source.name, source.observation) for source in found for s in uncalibrated),
+        *(reconstruct.task(s, source.name, source.observation) for source in observed_sources for s in uncalibrated),
     ]
 
 
@@ -175,7 +175,7 @@ def classes(truth: Tensor) -> Tensor:
     )
 
 
-def structure_table(found: Sequence[Seen]) -> pd.DataFrame:
+def structure_table(seen: Sequence[Seen]) -> pd.DataFrame:
     """method, prior, structure, weight, more, lo, hi, p, p_holm, simplex.
 
     `weight` in a class of pixels, over iterations and images; `more` than in the whole image, paired by image, with its
@@ -184,7 +184,7 @@ def structure_table(found: Sequence[Seen]) -> pd.DataFrame:
     say how much of each prior is in them.
     """
     parts = []
-    for s in found:
+    for s in seen:
         rows = []
         wide = spread(s.weights.flatten(0, 1), *s.truth.shape[2:])[:, :, 0].unflatten(0, s.weights.shape[:2]).mean(0)
         for name, where in zip(CLASSES, classes(s.truth), strict=True):
@@ -248,7 +248,7 @@ def embedding_arrays(spec: Spec, s: Seen) -> dict[str, np.ndarray]:
     """`prior` (K', N, 2) and `image` (K', B, 2): cosine routing's embeddings and its view of the images, as unit
     vectors on their first two principal axes, at the first, middle and last iteration; `share` of the variance."""
     gates = cast(Any, fused_prior(spec)[0].gate).gates
-    found: dict[str, list[np.ndarray]] = {"prior": [], "image": [], "share": []}
+    arrays_by_name: dict[str, list[np.ndarray]] = {"prior": [], "image": [], "share": []}
     chosen = (0, len(gates) // 2, len(gates) - 1)
     array = arrays(spec)[0]
     _, y = observed(spec, "dev", len(s.truth), 0, array)
@@ -265,11 +265,11 @@ def embedding_arrays(spec: Spec, s: Seen) -> dict[str, np.ndarray]:
         _, singular, axes = torch.linalg.svd(unit - unit.mean(0), full_matrices=False)
         flat = ((unit - unit.mean(0)) @ axes[:2].T).numpy()
         n = len(head.embeddings)
-        found["prior"].append(flat[:n])
-        found["image"].append(flat[n:])
-        found["share"].append(np.array(float((singular[:2] ** 2).sum() / (singular**2).sum())))
+        arrays_by_name["prior"].append(flat[:n])
+        arrays_by_name["image"].append(flat[n:])
+        arrays_by_name["share"].append(np.array(float((singular[:2] ** 2).sum() / (singular**2).sum())))
     names = {"name": np.array(spec.priors), "iteration": np.array([k + 1 for k in chosen])}
-    return {k: np.stack(v) for k, v in found.items()} | names
+    return {k: np.stack(v) for k, v in arrays_by_name.items()} | names
 
 
 def cka(a: Tensor, b: Tensor) -> float:
@@ -299,11 +299,11 @@ def alignment_table(spec: Spec, s: Seen) -> pd.DataFrame:
 # --- what is left ---
 
 
-def regret_table(found: Sequence[Seen]) -> pd.DataFrame:
+def regret_table(seen: Sequence[Seen]) -> pd.DataFrame:
     """method, oracle, iteration, regret: how much nearer to the truth [dB] the best pick of the same outputs is, one
     pick per image, patch or pixel."""
     rows = []
-    for s in found:
+    for s in seen:
         for k in range(len(s.sigmas)):
             for name, cell in ORACLES.items():
                 best = _picked(s, k, cell)
@@ -350,23 +350,23 @@ def disagreement_arrays(s: Seen, disagreement: np.ndarray, n: int) -> dict[str, 
     }
 
 
-def calibration_table(found: Sequence[Seen], disagreement: np.ndarray, bins: int = 12) -> pd.DataFrame:
+def calibration_table(seen: Sequence[Seen], disagreement: np.ndarray, bins: int = 12) -> pd.DataFrame:
     """method, bin, disagreement, error: pixels of all images by their disagreement, its mean and the root mean square
     error there."""
     rows, d = [], disagreement.ravel()
-    for s in found:
+    for s in seen:
         e = (s.fused[-1] - s.truth).flatten().cpu().numpy()
         for k, part in enumerate(np.array_split(np.argsort(d), bins)):
             rows.append((s.spec.method, k, d[part].mean(), np.sqrt(np.mean(e[part] ** 2))))
     return pd.DataFrame(rows, columns=["method", "bin", "disagreement", "error"])
 
 
-def error_map_table(found: Sequence[Seen], disagreement: np.ndarray) -> pd.DataFrame:
+def error_map_table(seen: Sequence[Seen], disagreement: np.ndarray) -> pd.DataFrame:
     """method, guess, correlation, lo, hi: rank correlation per image of the absolute error with the priors'
     disagreement, each by itself or inside the loop's last iteration, and with two maps that need no second prior: the
     image itself and its gradient."""
     rows = []
-    for s in found:
+    for s in seen:
         error, image = (s.fused[-1] - s.truth).abs().flatten(1).cpu().numpy(), s.fused[-1][:, 0].cpu().numpy()
         guesses = {
             "disagreement, each by itself": disagreement.reshape(len(disagreement), -1),
@@ -384,7 +384,7 @@ def disagreement_on(specs: Sequence[Spec], sources: Sequence[Source]) -> dict[st
     """`source` (S,), `fused` and `disagreement` (S, H, W): the average of the priors on uncalibrated data, real or not,
     and the standard deviation of what each makes by itself, all moved onto the average's image; for the simulated twin
     also `error`."""
-    found: dict[str, list[np.ndarray]] = {"fused": [], "disagreement": [], "error": []}
+    maps: dict[str, list[np.ndarray]] = {"fused": [], "disagreement": [], "error": []}
     for source in sources:
         images = {
             s.method: torch.from_numpy(reconstruct(s, source.name, source.observation)["denoised"])[None, None]
@@ -392,8 +392,8 @@ def disagreement_on(specs: Sequence[Spec], sources: Sequence[Source]) -> dict[st
         }
         fused = images.pop("average")
         moved = torch.stack([metrics.best_shift(image, fused) for image in images.values()])
-        found["fused"].append(fused[0, 0].numpy())
-        found["disagreement"].append(moved.std(0)[0, 0].numpy())
+        maps["fused"].append(fused[0, 0].numpy())
+        maps["disagreement"].append(moved.std(0)[0, 0].numpy())
         if source.truth is not None:
-            found["error"].append((fused - metrics.best_shift(source.truth, fused))[0, 0].abs().numpy())
-    return {k: np.stack(v) for k, v in found.items() if v} | {"source": np.array([s.name for s in sources])}
+            maps["error"].append((fused - metrics.best_shift(source.truth, fused))[0, 0].abs().numpy())
+    return {k: np.stack(v) for k, v in maps.items() if v} | {"source": np.array([s.name for s in sources])}

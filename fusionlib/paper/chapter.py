@@ -124,8 +124,8 @@ def failed_notebook(name: str, profile: str) -> Path:
 def made_by(name: str, profile: str) -> dict[str, str]:
     """The figures (.png) and tables (.csv) of a chapter on disk, with their SHA-256."""
     out, number = output(profile), name[:2]
-    found = [*out.glob(f"figures/fig{number}_*.png"), *out.glob(f"tables/tab{number}_*.csv")]
-    return {p.name: files.sha256(p) for p in sorted(found)}
+    made = [*out.glob(f"figures/fig{number}_*.png"), *out.glob(f"tables/tab{number}_*.csv")]
+    return {p.name: files.sha256(p) for p in sorted(made)}
 
 
 def draft(name: str, path: Path) -> None:

@@ -15,7 +15,7 @@ from fusionlib.priors import zoo
 
 def checks() -> list[tuple[bool, str]]:
     """(fine, what was found) for Python, pinned packages, kernel, build folder, disk, priors, device."""
-    found = [(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} (3.11 is the reference)")]
+    results = [(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} (3.11 is the reference)")]
     pins = files.source("constraints.txt")
     wanted = dict(re.findall(r"^([\w.-]+)==(\S+)$", pins.read_text() if pins.exists() else "", re.MULTILINE))
     needed = {
@@ -25,23 +25,23 @@ def checks() -> list[tuple[bool, str]]:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found.append((False, f"{name} is not installed"))
+            results.append((False, f"{name} is not installed"))
             continue
         pin = next((v for k, v in wanted.items() if k.lower() == name.lower()), "")
         note = f" (reference run: {pin})" if pin and version.split("+")[0] != pin else ""
-        found.append((True, f"{name} {version}{note}"))
-    found.append(("python3" in KernelSpecManager().find_kernel_specs(), "Jupyter kernel python3"))
+        results.append((True, f"{name} {version}{note}"))
+    results.append(("python3" in KernelSpecManager().find_kernel_specs(), "Jupyter kernel python3"))
     try:
         free = shutil.disk_usage(files.folder("build")).free / 2**30
-        found.append((free > 1, f"build folder writable, {free:.0f} GiB free"))
+        results.append((free > 1, f"build folder writable, {free:.0f} GiB free"))
     except ValueError as error:
-        found.append((False, str(error)))
+        results.append((False, str(error)))
     _, lacking = zoo.available(zoo.PRIORS)
-    found += [
+    results += [
         (name not in lacking, f"prior {name}" + f": {lacking.get(name)}" * (name in lacking)) for name in zoo.PRIORS
     ]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: the CPU is used"
-    return [*found, (True, f"GPU: {device}; {os.cpu_count()} cores")]
+    return [*results, (True, f"GPU: {device}; {os.cpu_count()} cores")]
 
 
 if __name__ == "__main__":

@@ -208,16 +208,16 @@ def claim_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFr
             gain = difference(one, best_of(other) if pair.minus.method == "best_single" else other)
             p.append(float(wilcoxon(gain.mean(0)).pvalue) if np.any(gain) else 1.0)
             rows.append((claim.essay, claim.says, pair.where, *bootstrap(gain), "dB", claim.figure))
-    found = pd.DataFrame(rows, columns=["essay", "claim", "where", "effect", "lo", "hi", "unit", "figure"])
-    found.insert(6, "p_holm", holm(np.array(p)) if p else [])
-    return found
+    table = pd.DataFrame(rows, columns=["essay", "claim", "where", "effect", "lo", "hi", "unit", "figure"])
+    table.insert(6, "p_holm", holm(np.array(p)) if p else [])
+    return table
 
 
-def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
+def verdict_table(comparisons: pd.DataFrame) -> pd.DataFrame:
     """essay, claim, verdict, evidence, figure: a claim holds if all its comparisons are above zero with their intervals
     and after Holm, holds in those cases that are, and does not hold if none is: the reverse does if all are below."""
     rows = []
-    for (essay, claim), part in found.groupby(["essay", "claim"], sort=False):
+    for (essay, claim), part in comparisons.groupby(["essay", "claim"], sort=False):
         sure = part.p_holm.isna() | (part.p_holm < 0.05)
         above, below = part[(part.lo > 0) & sure], part[(part.hi < 0) & sure]
         if len(above) == len(part):
@@ -276,7 +276,7 @@ def checklist_table() -> pd.DataFrame:
 
 def tests_by_row() -> dict[int, list[str]]:
     """Names of the tests marked with each row, read from their files; none where the tests are not there."""
-    found: dict[int, list[str]] = {}
+    tests: dict[int, list[str]] = {}
     for path in sorted(files.source("tests").glob("test_*.py")):
         rows: list[str] = []
         for line in path.read_text().splitlines():
@@ -284,6 +284,6 @@ def tests_by_row() -> dict[int, list[str]]:
                 rows += marked[1].split(",")
             elif test := re.match(r"def (\w+)", line):
                 for row in rows:
-                    found.setdefault(int(row), []).append(f"{path.stem}::{test[1]}")
+                    tests.setdefault(int(row), []).append(f"{path.stem}::{test[1]}")
                 rows = []
-    return found
+    return tests

@@ -98,8 +98,8 @@ def _samples(cell: Cell, purpose: str, trials: int, count: int) -> Samples:
 def rate_of(cell: Cell) -> float:
     """The learning rate that does best on samples of its own, as many as the cell has, over `TUNING` trials."""
     train, judge = _samples(cell, "tune", TUNING, cell.N), _samples(cell, "judge", TUNING, 400)
-    found = [pmoe.fit(train.x, train.y, cell.arm, rate=rate, epochs=cell.epochs) for rate in RATES]
-    return RATES[int(np.argmax([float(pmoe.accuracy(m, judge.x, judge.y, cell.arm).mean()) for m in found]))]
+    models = [pmoe.fit(train.x, train.y, cell.arm, rate=rate, epochs=cell.epochs) for rate in RATES]
+    return RATES[int(np.argmax([float(pmoe.accuracy(m, judge.x, judge.y, cell.arm).mean()) for m in models]))]
 
 
 def result(cell: Cell) -> Record:
@@ -129,7 +129,7 @@ def _result(cell: Cell) -> Record:
     model = pmoe.fit(train.x, train.y, cell.arm, rate=rate, epochs=cell.epochs)
     seconds = (perf_counter() - began) / cell.trials
     one = slice(0, 1), slice(0, 20)
-    found = {
+    result = {
         "accuracy": pmoe.accuracy(model, test.x, test.y, cell.arm).numpy(),
         "hit": pmoe.router_hit(model, test.x, test.y, test.where, cell.arm).numpy(),
         "rate": rate,
@@ -137,7 +137,7 @@ def _result(cell: Cell) -> Record:
         "bytes": pmoe.saved_bytes(cell.arm, train.x[one].clone(), train.y[one]),
         "seconds": seconds,
     }
-    return {k: np.asarray(v) for k, v in found.items()}
+    return {k: np.asarray(v) for k, v in result.items()}
 
 
 def table(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -164,10 +164,12 @@ def trend_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """Rank correlation (Spearman) of accuracy with l, over l >= 2, per arm and N, intervals over the trials."""
     rows = []
     for kind, samples in dict.fromkeys((c.arm.kind, c.N) for c in cells):
-        found = {c.arm.l: result(c)["accuracy"] for c in cells if (c.arm.kind, c.N) == (kind, samples) and c.arm.l >= 2}
-        if len(found) > 1:
-            each = np.stack(list(found.values()), 1)  # the same training samples for every l of a trial
-            ranks = [spearmanr(list(found), trial).statistic if np.ptp(trial) else 0.0 for trial in each]
+        accuracy = {
+            c.arm.l: result(c)["accuracy"] for c in cells if (c.arm.kind, c.N) == (kind, samples) and c.arm.l >= 2
+        }
+        if len(accuracy) > 1:
+            each = np.stack(list(accuracy.values()), 1)  # the same training samples for every l of a trial
+            ranks = [spearmanr(list(accuracy), trial).statistic if np.ptp(trial) else 0.0 for trial in each]
             rows.append((kind, samples, *metrics.bootstrap(np.array(ranks))))
     return pd.DataFrame(rows, columns=["arm", "N", "trend", "lo", "hi"])
 
@@ -224,9 +226,9 @@ def verdict_table(gains: pd.DataFrame, trends: pd.DataFrame, lengths: pd.DataFra
         trend, lo, hi = (worst[k] for k in ("trend", "lo", "hi"))
         rows.append(("accuracy falls with l, from l = 2 on, at every N", arm, trend, lo, hi, hi < 0))
     for arm, part in lengths.groupby("arm", sort=False):
-        found = {row["l"]: row["accuracy"] for row in part.to_dict("records") if row["N"] == part["N"].max()}
-        if {1, 2} <= set(found):
-            lost = found[2] - found[1]
+        accuracy = {row["l"]: row["accuracy"] for row in part.to_dict("records") if row["N"] == part["N"].max()}
+        if {1, 2} <= set(accuracy):
+            lost = accuracy[2] - accuracy[1]
             rows.append(("one patch per expert is too few: accuracy lost", arm, lost, np.nan, np.nan, lost > 0.05))
     return pd.DataFrame(rows, columns=["claim", "arm", "value", "lo", "hi", "holds"])
 

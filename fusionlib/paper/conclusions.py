@@ -23,8 +23,8 @@ STRIP = ("rml", "best_single", "a:pixel", "b:image", "c:image", "closed_form", "
 def result_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
     """The headline and the single priors, with the bank and with the bank less the torus, at full coverage."""
     only = [m for m in ESSAY.values() if m in HEADLINE] + ["a:pixel"]
-    found = strategy_specs(profile, priors, only=only, sky=sky)
-    return [s for s in found if s.coverage == 1.0 and (s.method in HEADLINE or s.method.startswith("single:"))]
+    specs = strategy_specs(profile, priors, only=only, sky=sky)
+    return [s for s in specs if s.coverage == 1.0 and (s.method in HEADLINE or s.method.startswith("single:"))]
 
 
 def _ceiling(profile: str, priors: Sequence[str]) -> list[Spec]:
@@ -116,16 +116,16 @@ def essay_table(profile: str, priors: Sequence[str], results: pd.DataFrame, sky:
 
 def strip_specs(profile: str, priors: Sequence[str], sky: str = "", *, singles: bool = False) -> list[Spec]:
     """What the strip of pictures shows, in its order, first seed; `singles`: with every single prior."""
-    base, found = reference_specs(profile, priors, sky)[0], []
+    base, specs = reference_specs(profile, priors, sky)[0], []
     for method in STRIP if profile != "smoke" else STRIP[:2]:
         if method == "best_single":
             alone = [like(base, profile, f"single:{name}", (name,)) for name in priors]
-            found += alone if singles else best_of(alone)
+            specs += alone if singles else best_of(alone)
         elif method == "rml":
-            found.append(replace(base, method="rml", priors=(), **_rml(profile)))
+            specs.append(replace(base, method="rml", priors=(), **_rml(profile)))
         else:
-            found.append(like(base, profile, method, tuple(priors)))
-    return found
+            specs.append(like(base, profile, method, tuple(priors)))
+    return specs
 
 
 def _rml(profile: str) -> dict[str, Any]:

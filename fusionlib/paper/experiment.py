@@ -117,9 +117,9 @@ def content(path: str) -> str:
     """Hash of the file or folder at `path`, so that moving it changes nothing and editing it does; "" for none."""
     if not path:
         return ""
-    found = sorted(Path(path).glob("*")) if Path(path).is_dir() else [Path(path)]
+    members = sorted(Path(path).glob("*")) if Path(path).is_dir() else [Path(path)]
     try:
-        return _hash_files(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in found if not f.is_dir()))
+        return _hash_files(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in members if not f.is_dir()))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
 
@@ -143,14 +143,14 @@ def arrays(spec: Spec) -> list[Array]:
     """The instruments of a coverage: one, or three lists of scans whose scores are averaged."""
     if spec.observation:
         table = read_observation(spec.observation)
-        found = [Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW)]
+        instruments = [Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW)]
     else:
-        found = [
+        instruments = [
             Interferometer.eht2017(spec.coverage, draw, window=WINDOW) for draw in range(len(COVERAGE[spec.coverage]))
         ]
     if spec.regime == "uncalibrated":
-        return [Uncalibrated(a, systematic=SYSTEMATIC, window=WINDOW).to(device()) for a in found]
-    return [a.to(device()) for a in found]
+        return [Uncalibrated(a, systematic=SYSTEMATIC, window=WINDOW).to(device()) for a in instruments]
+    return [a.to(device()) for a in instruments]
 
 
 def method_of(spec: Spec) -> Method:
@@ -223,7 +223,7 @@ def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
     """
     if method.fit and sum(len(x) for _, x, _ in data) < 2:
         raise ValueError(f"n_train: {spec.method} needs more than {spec.n_train} labelled images to be judged")
-    found = []
+    psnr = []
     for half in (0, 1) if method.fit else (0,):
         fitted: Fitted = {}
         if method.fit:
@@ -234,8 +234,8 @@ def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
             test = slice((half + k + 1) % 2, None, 2) if method.fit else slice(None)
             if len(x[test]):
                 image = method.run(settings, fitted, array, y[test], x[test], None).image
-                found.append(metrics.psnr(comparable(spec, image, x[test]), x[test]))
-    return float(torch.cat(found).mean())
+                psnr.append(metrics.psnr(comparable(spec, image, x[test]), x[test]))
+    return float(torch.cat(psnr).mean())
 
 
 # --- computed, or found ---
@@ -310,13 +310,13 @@ def _scores(spec: Spec) -> Record:
 def _score(spec: Spec, image: Tensor, truth: Tensor, array: Array, y: Any) -> dict[str, Tensor]:
     """SCORES, the chi-squares of the regime, and whether image and truth show a ring, (B,) each."""
     moved = comparable(spec, image, truth)
-    found = {name: getattr(metrics, name)(moved, truth) for name in SCORES}
+    values = {name: getattr(metrics, name)(moved, truth) for name in SCORES}
     if isinstance(array, Uncalibrated):
-        found |= {f"chi2_{k}": v for k, v in array.chi2s(image, y).items() if f"chi2_{k}" in CHI2[spec.regime]}
-        found |= {"ring": rings.measure(image).is_ring, "ring_truth": rings.measure(truth).is_ring}
+        values |= {f"chi2_{k}": v for k, v in array.chi2s(image, y).items() if f"chi2_{k}" in CHI2[spec.regime]}
+        values |= {"ring": rings.measure(image).is_ring, "ring_truth": rings.measure(truth).is_ring}
     else:
-        found |= {"chi2_vis": array.chi2(image, y)}
-    return found
+        values |= {"chi2_vis": array.chi2(image, y)}
+    return values
 
 
 # --- what a chapter computes beside scores ---
@@ -423,8 +423,8 @@ def _to_record(result: Result) -> Record:
 
 def _from_record(record: Record) -> Result:
     tables = [name.removesuffix(".columns") for name in record if name.endswith(".columns")]
-    found = {t: pd.DataFrame({c: record[f"{t}.{c}"] for c in record[f"{t}.columns"]}) for t in tables}
-    if "" in found:
-        return found[""]
-    plain = {k: v for k, v in record.items() if k != "job_seconds" and k.rpartition(".")[0] not in found}
-    return found | plain
+    frames = {t: pd.DataFrame({c: record[f"{t}.{c}"] for c in record[f"{t}.columns"]}) for t in tables}
+    if "" in frames:
+        return frames[""]
+    plain = {k: v for k, v in record.items() if k != "job_seconds" and k.rpartition(".")[0] not in frames}
+    return frames | plain

@@ -93,11 +93,11 @@ def fig07_number(data: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, len(orders), figsize=(style.WIDTH, 3.6), sharey=True, squeeze=False)
     for ax, order in zip(axes[0], orders, strict=True):
         part = data[data.order == order]
-        for method, found in part.groupby("method", sort=False):
-            colour, told = style.color(str(method)), (found.lo > 0) | (found.hi < 0) | found.more.isna()
-            ax.plot(found.number, found.psnr, "-", lw=1.2, color=colour, label=style.label(str(method)))
+        for method, line in part.groupby("method", sort=False):
+            colour, told = style.color(str(method)), (line.lo > 0) | (line.hi < 0) | line.more.isna()
+            ax.plot(line.number, line.psnr, "-", lw=1.2, color=colour, label=style.label(str(method)))
             for some, face in ((told, colour), (~told, "white")):
-                ax.plot(found.number[some], found.psnr[some], "o", ms=4.5, color=colour, mfc=face)
+                ax.plot(line.number[some], line.psnr[some], "o", ms=4.5, color=colour, mfc=face)
         added = part.drop_duplicates("number").sort_values("number")
         names = [("" if n == 1 else "+ ") + style.short(str(p)) for n, p in zip(added.number, added.added, strict=True)]
         ax.set_xticks(added.number, names, rotation=45, ha="right", rotation_mode="anchor")

@@ -39,11 +39,11 @@ def fig06_resolution(data: pd.DataFrame) -> Figure:
 
 def _legend(fig: Figure, axes: np.ndarray, columns: int) -> None:
     """One legend of what is in any of the axes."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    fig.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, fontsize=8)
+        entries |= dict(zip(labels, handles, strict=True))
+    fig.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def fig06_pareto(data: pd.DataFrame) -> Figure:
@@ -55,17 +55,17 @@ def fig06_pareto(data: pd.DataFrame) -> Figure:
         for ax, (column, scale, label) in zip(
             row, (("flops", 1e-9, "GFLOP of the priors per image"), ("ms", 1.0, "ms per image")), strict=True
         ):
-            for kind, found in part.groupby(part.method.str.partition(":")[0], sort=False):
-                found = found.sort_values(column)
-                colour = style.color(str(found.method.iloc[0]))
+            for kind, line in part.groupby(part.method.str.partition(":")[0], sort=False):
+                line = line.sort_values(column)
+                colour = style.color(str(line.method.iloc[0]))
                 ax.plot(
-                    scale * found[column],
-                    found.psnr,
+                    scale * line[column],
+                    line.psnr,
                     "o-",
                     ms=4,
                     lw=0.8,
                     color=colour,
-                    label=KINDS.get(str(kind), style.label(str(found.method.iloc[0]))),
+                    label=KINDS.get(str(kind), style.label(str(line.method.iloc[0]))),
                 )
             for k, point in enumerate(part.sort_values(["psnr", "method"]).to_dict("records")):
                 kind, _, argument = str(point["method"]).partition(":")

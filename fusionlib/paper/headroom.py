@@ -76,7 +76,7 @@ def one_shot(names: Sequence[str], n: int, *, sky: str = "") -> tuple[dict[str, 
         for sigma in LEVELS:
             x, z = _noisy(n, sigma, sky)
             outputs = bank(z, sigma)
-            found = {"noisy": z, **dict(zip(names, outputs, strict=True)), "average": outputs.mean(0)}
+            images_by_name = {"noisy": z, **dict(zip(names, outputs, strict=True)), "average": outputs.mean(0)}
             for name, cell, affine in (
                 ("image", 64, False),
                 ("affine", 64, True),
@@ -84,12 +84,12 @@ def one_shot(names: Sequence[str], n: int, *, sky: str = "") -> tuple[dict[str, 
                 ("pixel", 1, False),
             ):
                 w = oracles.Oracle(bank, x, cell, affine).weights(outputs)
-                found[f"oracle:{name}"] = (w[:, :, None] * outputs).sum(0)
-            psnr = {name: metrics.psnr(image, x) for name, image in found.items()}
+                images_by_name[f"oracle:{name}"] = (w[:, :, None] * outputs).sum(0)
+            psnr = {name: metrics.psnr(image, x) for name, image in images_by_name.items()}
             rows[f"sigma {sigma}"] = {name: float(value.mean()) for name, value in psnr.items()}
             if sigma in SHOWN:
                 shown = ("noisy", *names)
-                images.append(torch.stack([found[name][0, 0] for name in shown]))
+                images.append(torch.stack([images_by_name[name][0, 0] for name in shown]))
                 scores.append([float(psnr[name][0]) for name in shown])
     pictures = {"image": torch.stack(images).cpu().numpy(), "psnr": np.array(scores), "sigma": np.array(SHOWN)}
     table = pd.DataFrame(rows).rename_axis("method").reset_index()

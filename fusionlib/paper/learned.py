@@ -12,8 +12,8 @@ from fusionlib import sky
 from fusionlib.fitting import (
     MSE,
     USUAL,
-    Course,
     EndToEnd,
+    MetaConfig,
     Objective,
     Policy,
     Schedule,
@@ -32,9 +32,9 @@ from fusionlib.gates import (
     Learned,
     Linear,
     MultiGate,
+    PerNoiseLevel,
     Residual,
     Router,
-    Staged,
     Voter,
     adapters,
     affine,
@@ -98,7 +98,7 @@ def learned(
     schedule: Schedule = USUAL,
     policy: Policy = "own",
     select: Callable[[Tensor], Tensor] | None = None,
-    course: Course | None = None,
+    course: MetaConfig | None = None,
     separate: bool = False,
     without: str = "",
 ) -> Method:
@@ -115,11 +115,11 @@ def learned(
         shared, sigmas = best_single(s, data, there, steps, device), sigmas_of(s, steps)
         make, some = partial(build, there, size, shared), zoo.bank(there).to(device)
         if course:
-            found = fit_meta(some, data, conditions(device), sigmas, s["lam"], make, course=course)
+            parts = fit_meta(some, data, conditions(device), sigmas, s["lam"], make, course=course)
         else:
             how = {"objective": objective, "schedule": schedule, "policy": policy, "separate": separate}
-            found = fit_gate(some, data, sigmas, s["lam"], make, **how)  # type: ignore[arg-type]
-        states = [both(part).state_dict() for part in found]
+            parts = fit_gate(some, data, sigmas, s["lam"], make, **how)  # type: ignore[arg-type]
+        states = [both(part).state_dict() for part in parts]
         return {name: torch.stack([state[name] for state in states]).half() for name in states[0]} | {
             "shared": torch.tensor(shared)
         }
@@ -131,8 +131,8 @@ def learned(
             if select is not None:
                 part[0].select, part[0].skips = select, True  # type: ignore[assignment]
         adapted = [a for _, a in parts if a is not None]
-        staged = adapters.Staged(sigmas, adapted) if adapted else None
-        return FusedPrior(bank, Staged(sigmas, [g for g, _ in parts]), staged).to(device)
+        staged = adapters.PerNoiseLevel(sigmas, adapted) if adapted else None
+        return FusedPrior(bank, PerNoiseLevel(sigmas, [g for g, _ in parts]), staged).to(device)
 
     return plugged(prior, steps, kind, len(bank), fit)
 
@@ -169,7 +169,7 @@ def expert(argument: str, priors: tuple[str, ...], steps: int, device: torch.dev
 def conditions(device: torch.device, n: int = 10) -> Data:
     """What is meta-learned on beside the labelled images: each geometric family at full and a third of the coverage, at
     the array's noise and at twice that; 10 conditions of `n` images. No black holes, no labels of theirs."""
-    found: list[tuple[Array, Tensor, Any]] = []
+    data: list[tuple[Array, Tensor, Any]] = []
     for k, family in enumerate(FAMILIES):
         images = geometric(family, n, sky.SEEDS["train"])
         for coverage in (1.0, 0.3):
@@ -177,8 +177,8 @@ def conditions(device: torch.device, n: int = 10) -> Data:
             noise = NOISE[(k + (coverage < 1)) % 2]
             table = table.assign(sigma=table.sigma * noise)
             array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device)
-            found.append((array, images.image.to(device), array.observe(images.fine.to(device), 7000 + len(found))))
-    return found
+            data.append((array, images.image.to(device), array.observe(images.fine.to(device), 7000 + len(data))))
+    return data
 
 
 def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -195,7 +195,7 @@ def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
         for name, v in fitted.items():
             k, _, own = name.partition(".")
             states[int(k)][own] = v.float().to(device)
-        return lora.Staged(lora.make(bank), sigmas, states).to(device).requires_grad_(False)
+        return lora.PerNoiseLevel(lora.make(bank), sigmas, states).to(device).requires_grad_(False)
 
     return plugged(prior, steps, "baseline", len(bank), fit)
 

@@ -141,9 +141,9 @@ def reconstruct(spec: Spec, name: str, observation: str) -> Record:
 
 def tasks(profile: str, priors: Sequence[str], observation: str = "", **_: Any) -> list[Task]:
     """`reconstruct` of every source under every method of chapter 10."""
-    found = sources(observation or next(map(str, released_data()), ""))[0]
+    imaged = sources(observation or next(map(str, released_data()), ""))[0]
     methods = [s for s in closure_specs(profile, priors) if not s.family]
-    return [reconstruct.task(s, source.name, source.observation) for source in found for s in methods]
+    return [reconstruct.task(s, source.name, source.observation) for source in imaged for s in methods]
 
 
 def _images(settings: Settings, array: Uncalibrated, y: Any, image: Tensor) -> dict[str, Tensor]:
@@ -152,12 +152,12 @@ def _images(settings: Settings, array: Uncalibrated, y: Any, image: Tensor) -> d
     return {"denoised": image, "data_step": array.prox(image, y, settings["lam"] / settings["sigma_min"] ** 2)}
 
 
-def m87_table(specs: Sequence[Spec], found: Sequence[Source]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+def m87_table(specs: Sequence[Spec], imaged: Sequence[Source]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """One row per source, method and image; and the denoised (for RML, fitted) images and ridge profiles by source."""
     rows: list[dict[str, Any]] = []
     pictures: dict[str, np.ndarray] = {}
     methods = [s for s in specs if not s.family]
-    for source in found:
+    for source in imaged:
         shown, profiles, scored = [], [], []
         for spec in methods:
             record = reconstruct(spec, source.name, source.observation)
@@ -186,7 +186,7 @@ def m87_table(specs: Sequence[Spec], found: Sequence[Source]) -> tuple[pd.DataFr
             pictures |= {"truth": source.truth[0, 0].numpy(), "psnr": np.array(scored)}
             pictures |= {"profile_truth": (truth / truth.mean()).numpy()}
     pictures["method"] = np.array([s.method for s in methods])
-    pictures["source"] = np.array([s.name for s in found])
+    pictures["source"] = np.array([s.name for s in imaged])
     return pd.DataFrame(rows), pictures
 
 

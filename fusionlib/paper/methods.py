@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusionlib.fitting import Course, PerImage, held_out_weights
+from fusionlib.fitting import MetaConfig, PerImage, held_out_weights
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Consensus, Oracle, average
 from fusionlib.interferometer import S_REF, Interferometer
@@ -114,8 +114,8 @@ def _heldout(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
             raise ValueError("heldout: calibrated visibilities are needed")
         sigmas, began = sigmas_of(s, steps), time.perf_counter()
         w = held_out_weights(bank, array, y, sigmas=sigmas, lam=s["lam"], window=RML_PRIOR[1], folds=FOLDS)
-        found = hqs(y, array, FusedPrior(bank, PerImage(w)), sigmas=sigmas, lam=s["lam"], start=start)
-        return found._replace(seconds=time.perf_counter() - began)
+        result = hqs(y, array, FusedPrior(bank, PerImage(w)), sigmas=sigmas, lam=s["lam"], start=start)
+        return result._replace(seconds=time.perf_counter() - began)
 
     return Method(run, "baseline", (FOLDS + 1) * len(priors))
 
@@ -221,8 +221,12 @@ METHODS: dict[str, Entry] = {
     "expert": _learned(learned.expert, "expert choice, {1} of {0}", "#6A51A3"),
     "top": _learned(learned.top, "top {} of strategy A", "#666666", resolution="image"),
     "top_p": _learned(learned.nucleus, "A, {0}, p = {1}", "#41B6C4"),
-    "a_meta": _learned(partial(learned.learned, learned.strategy_a, course=Course()), "A, {}, meta-learned", "#08306B"),
-    "b_meta": _learned(partial(learned.learned, learned.strategy_b, course=Course()), "B, {}, meta-learned", "#00441B"),
+    "a_meta": _learned(
+        partial(learned.learned, learned.strategy_a, course=MetaConfig()), "A, {}, meta-learned", "#08306B"
+    ),
+    "b_meta": _learned(
+        partial(learned.learned, learned.strategy_b, course=MetaConfig()), "B, {}, meta-learned", "#00441B"
+    ),
     "lora": _learned(
         learned.low_rank, "plain routing + LoRA", "#8C6D31", short="LoRA", resolution="image", seconds=1000.0
     ),

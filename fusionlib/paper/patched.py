@@ -34,15 +34,15 @@ def resolution_table(specs: Sequence[Spec], banks: Sequence[Sequence[str]], cost
         there = {s.coverage for s in mine if len(s.priors) > 1}
         mine += [s for s in specs if len(s.priors) == 1 and s.priors[0] in bank and s.coverage in there]
         parts.append(score_table(list(dict.fromkeys(mine)), bank))
-    found = pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
     tried = {s.method: len(settings_grid(s)) for s in specs}
-    found["settings_tried"] = [tried.get(m) for m in found.method]
-    extra = [choice_of(m) for m in found.method]
-    found = found.assign(choice=[e[0] for e in extra], l=[e[1] for e in extra], p=[e[2] for e in extra])
+    table["settings_tried"] = [tried.get(m) for m in table.method]
+    extra = [choice_of(m) for m in table.method]
+    table = table.assign(choice=[e[0] for e in extra], l=[e[1] for e in extra], p=[e[2] for e in extra])
     alone = costs[costs.method.str.startswith("single:")]  # whose bank is the prior itself: they stand in every bank
-    costs = pd.concat([costs, *(alone.assign(bank=name) for name in found.bank.unique())])
+    costs = pd.concat([costs, *(alone.assign(bank=name) for name in table.bank.unique())])
     costs = costs[["method", "bank", "coverage", "flops", "ms"]].drop_duplicates(["method", "bank", "coverage"])
-    return found.merge(costs, how="left", on=["method", "bank", "coverage"])
+    return table.merge(costs, how="left", on=["method", "bank", "coverage"])
 
 
 def choice_of(method: str) -> tuple[str, float, float]:
@@ -71,7 +71,7 @@ def cost_table(specs: Sequence[Spec], n: int, repeats: int = 3) -> pd.DataFrame:
             began = _now()
             result = method.run(settings, fitted, array, y, truth, None)
             seconds = _now() - began
-            best[s] = min(best.get(s, (np.inf, result)), (seconds, result), key=lambda found: found[0])
+            best[s] = min(best.get(s, (np.inf, result)), (seconds, result), key=lambda timed_run: timed_run[0])
     rows = []
     for s, method, (settings, _, fitted), _, truth, _ in prepared:
         seconds, result = best[s]
@@ -126,18 +126,18 @@ def operations(prior: torch.nn.Module | None, result: Reconstruction, names: Seq
 
 def side_table(scored: pd.DataFrame) -> pd.DataFrame:
     """family, bank, coverage, side [px], gain, lo, hi: the rows of token choice whose resolution alone differs."""
-    found = scored[scored.method.isin([f"{k}:{v}" for k in "abc" for v in SIDES] + CLOSED)]
+    rows = scored[scored.method.isin([f"{k}:{v}" for k in "abc" for v in SIDES] + CLOSED)]
     return pd.DataFrame(
         {
-            "family": found.method.str.partition(":")[0],
-            "bank": found.bank,
-            "coverage": found.coverage,
-            "side": [SIDES[str(v)] for v in found.resolution],
-            "gain": found.delta_best_single,
-            "lo": found.delta_lo,
-            "hi": found.delta_hi,
+            "family": rows.method.str.partition(":")[0],
+            "bank": rows.bank,
+            "coverage": rows.coverage,
+            "side": [SIDES[str(v)] for v in rows.resolution],
+            "gain": rows.delta_best_single,
+            "lo": rows.delta_lo,
+            "hi": rows.delta_hi,
         }
-    )[found.bank.to_numpy() != "local"]
+    )[rows.bank.to_numpy() != "local"]
 
 
 def saving_table(costs: pd.DataFrame) -> pd.DataFrame:
@@ -201,10 +201,10 @@ def regions(truth: Tensor) -> Tensor:
     return torch.stack([bright, filled & ~bright, ~filled])
 
 
-def region_table(found: Sequence[Run]) -> pd.DataFrame:
+def region_table(runs: Sequence[Run]) -> pd.DataFrame:
     """method, prior, region, iteration, weight, lo, hi: means per development image, and the middle 80 % of these."""
     rows = []
-    for run in found:
+    for run in runs:
         if run.images != "development":
             continue
         parts, (steps, _, _, h, _) = regions(run.truth), run.weights.shape

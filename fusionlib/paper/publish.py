@@ -204,13 +204,13 @@ def publish(profile: str) -> None:
 
 def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
     """What a profile's records are of, by name: experiments with their tunings, tasks of chapters, cells of pMoE."""
-    found: dict[str, Spec | Task | Cell] = {}
+    parts: dict[str, Spec | Task | Cell] = {}
     priors = usable({})
     for chapter in chapters_of(profile):
         specs, tasks = parts_of(chapter, profile, {}, priors)
         specs = [*specs, *(s for task in tasks for s in task.specs)]
-        found |= {part.key: part for s in specs for part in (tuning(s), s)} | {task.key: task for task in tasks}
-    return found | {key: cell for key, cell in classified.cells(profile).items()}
+        parts |= {part.key: part for s in specs for part in (tuning(s), s)} | {task.key: task for task in tasks}
+    return parts | {key: cell for key, cell in classified.cells(profile).items()}
 
 
 def canaries() -> list[Spec]:
@@ -229,10 +229,10 @@ def canaries() -> list[Spec]:
 def shipped() -> set[str]:
     """Names of the records that may ship: all that the profiles but smoke want, less fits of more than LARGE bytes
     (networks) but for those that chapter 13 shows in pictures, and the canaries."""
-    found = set().union(*map(wanted, SHIPPED))
+    keys = set().union(*map(wanted, SHIPPED))
     always = [tuning(s).key for p in ("quick", "paper") for s in strip_specs(p, BANKS["main"], singles=True)]
     always += [part.key for s in canaries() for part in (tuning(s), s)]
-    return {key for key in found if _size(key) < LARGE} | set(always)
+    return {key for key in keys if _size(key) < LARGE} | set(always)
 
 
 def _size(key: str) -> int:

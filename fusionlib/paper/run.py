@@ -116,7 +116,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         inputs = [content(mine.get(name, "")) for name in ("sky", "observation")]
         if "observation" in known[chapter.name]:
             readable = importlib.util.find_spec("ehtim") is not None
-            inputs += [content(str(found)) for found in released_data()] + [str(readable)]
+            inputs += [content(str(path)) for path in released_data()] + [str(readable)]
         if chapter.also:
             options = {k: v for k, v in mine.items() if k == "sky"}
             beside = chapter.also(priors, **options)

@@ -18,7 +18,7 @@ from fusionlib.fitting import (
     fit_unrolled,
 )
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import ALL, Cell, ClosedForm, NoiseLevels, Staged, Static
+from fusionlib.gates import ALL, Cell, ClosedForm, NoiseLevels, PerNoiseLevel, Static
 from fusionlib.paper.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
 from fusionlib.priors import PriorBank, zoo
 
@@ -30,8 +30,8 @@ def best_single(s: Settings, data: Data, names: Sequence[str], steps: int, devic
     scores = []
     for name in names:
         alone = always(zoo.load(name).to(device), steps, "single", 1)
-        found = [metrics.psnr(alone.run(s, {}, array, y, None, None).image, x) for array, x, y in data]
-        scores.append(float(torch.cat(found).mean()))
+        psnr = [metrics.psnr(alone.run(s, {}, array, y, None, None).image, x) for array, x, y in data]
+        scores.append(float(torch.cat(psnr).mean()))
     return max(range(len(names)), key=lambda k: scores[k])
 
 
@@ -43,7 +43,7 @@ def static(simplex: bool) -> tuple[Solve, Gate]:
     """Static weights per iteration."""
     return (
         lambda bank, data, sigmas, lam: {"w": fit_static(bank, data, sigmas, lam, simplex=simplex)},
-        lambda sigmas, fitted: Staged(sigmas, [Static(w) for w in fitted["w"]]),
+        lambda sigmas, fitted: PerNoiseLevel(sigmas, [Static(w) for w in fitted["w"]]),
     )
 
 
@@ -56,9 +56,9 @@ def closed(cell: Cell = 1, price: float = 0.0, without: str = "", policy: Policy
         how = {"cell": cell, "price": price, "cost": shares(bank) if price else (), "policy": policy}
         return fit_closed_form(bank, data, sigmas, lam, features=features, **how)  # type: ignore[arg-type]
 
-    def gate(sigmas: list[float], found: Fitted) -> nn.Module:
-        levels, e = torch.tensor(sigmas), found["ellipsoid"]
-        return ClosedForm(levels, found["theta"], found["still"], e, features, cell, found.get("kept"))
+    def gate(sigmas: list[float], fitted: Fitted) -> nn.Module:
+        levels, e = torch.tensor(sigmas), fitted["ellipsoid"]
+        return ClosedForm(levels, fitted["theta"], fitted["still"], e, features, cell, fitted.get("kept"))
 
     return solve, gate
 
@@ -68,9 +68,9 @@ def unrolled() -> tuple[Solve, Gate]:
     solve, gate = closed()
 
     def end_to_end(bank: PriorBank, data: Data, sigmas: list[float], lam: float) -> Fitted:
-        found = solve(bank, data, sigmas, lam)
-        prior = FusedPrior(bank, gate(sigmas, found)).to(data[0][1].device)
-        return found | {"theta": fit_unrolled(prior, ["gate.theta"], data, sigmas, lam)["gate.theta"].cpu()}
+        fitted = solve(bank, data, sigmas, lam)
+        prior = FusedPrior(bank, gate(sigmas, fitted)).to(data[0][1].device)
+        return fitted | {"theta": fit_unrolled(prior, ["gate.theta"], data, sigmas, lam)["gate.theta"].cpu()}
 
     return end_to_end, gate
 
@@ -120,8 +120,8 @@ def closed_expert(argument: str, priors: tuple[str, ...], steps: int, device: to
 
     def fit(s: Settings, data: Data) -> Fitted:
         shared, sigmas = best_single(s, data, priors, steps, device), sigmas_of(s, steps)
-        found = fit_expert_choice(bank, data, sigmas, s["lam"], cell=size, l=l, shared=shared)
-        return found | {"shared": torch.tensor(shared)}
+        choice = fit_expert_choice(bank, data, sigmas, s["lam"], cell=size, l=l, shared=shared)
+        return choice | {"shared": torch.tensor(shared)}
 
     def prior(s: Settings, fitted: Fitted) -> nn.Module:
         levels, e = torch.tensor(sigmas_of(s, steps)), fitted["ellipsoid"]
@@ -173,9 +173,9 @@ def control(
         return learn(s, data) | {"best": torch.tensor(best)}
 
     def prior(s: Settings, fitted: Fitted) -> nn.Module:
-        found = inner(int(fitted["best"])).prior
-        assert found is not None
-        return found(s, fitted)
+        make_prior = inner(int(fitted["best"])).prior
+        assert make_prior is not None
+        return make_prior(s, fitted)
 
     return plugged(prior, steps, "control", len(bank_of(names[0])), fit)
 

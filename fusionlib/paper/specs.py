@@ -74,13 +74,13 @@ def of_headline(spec: Spec) -> bool:
 
 def _sized(specs: Sequence[Spec], profile: str) -> list[Spec]:
     """Each once; those that are not of the headline with fewer images and one seed."""
-    p, found = profile_of(profile), []
+    p, sized = profile_of(profile), []
     for s in specs:
         if s.coverage < 1 or of_headline(s):
-            found.append(s)
+            sized.append(s)
         elif s.seed == p.seeds[0]:
-            found.append(replace(s, n_test=min(s.n_test, p.n_other)))
-    return list(dict.fromkeys(found))
+            sized.append(replace(s, n_test=min(s.n_test, p.n_other)))
+    return list(dict.fromkeys(sized))
 
 
 def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
@@ -90,9 +90,9 @@ def headroom_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
     if not sky:  # the ceiling has seen our simulator's sky, and no other
         rows += [replace(s, method="ceiling", priors=()) for s in rows if s.method == f"single:{priors[0]}"]
     for bank in banks_of(priors):
-        found = [s for s in baseline_specs(profile, bank, sky=sky) if s.coverage in p.headroom]
-        rows += [s for s in found if s.method == "average"]
-        like = [s for s in found if s.method == f"single:{bank[0]}"]
+        baselines = [s for s in baseline_specs(profile, bank, sky=sky) if s.coverage in p.headroom]
+        rows += [s for s in baselines if s.method == "average"]
+        like = [s for s in baselines if s.method == f"single:{bank[0]}"]
         rows += [
             replace(s, method=method, priors=bank, grid=p.grid["fitted"])
             for s in like
@@ -159,13 +159,13 @@ def weight_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: st
     itself, and both these and the average on uncalibrated data."""
     kinds = [m for m in ANALYSED if profile != "smoke" or not m.endswith(SLOW)]
     only = [m for m in kinds if m != "closed_form"]
-    found = [s for s in strategy_specs(profile, priors, only=only, sky=sky) if s.method in kinds]
-    found = [s for s in found if s.priors == tuple(priors) and s.coverage == 1.0]
-    found += [
+    weighed = [s for s in strategy_specs(profile, priors, only=only, sky=sky) if s.method in kinds]
+    weighed = [s for s in weighed if s.priors == tuple(priors) and s.coverage == 1.0]
+    weighed += [
         s for s in baseline_specs(profile, priors, sky=sky) if s.method.startswith("single:") and s.coverage == 1.0
     ]
     plain = [name for name, _ in methods(tuple(priors)) if name != "rml"]
-    return found + [s for s in closure_specs(profile, priors) if s.method in plain and not s.family]
+    return weighed + [s for s in closure_specs(profile, priors) if s.method in plain and not s.family]
 
 
 RESOLVED = (

@@ -20,9 +20,9 @@ def reached(script: str) -> dict[str, Any]:
     value."""
     namespace: dict[str, Any] = {}
     exec("\n".join(IMPORT.findall(script)), namespace)
-    found: dict[str, Any] = {}
-    _follow(compile(script, "chapter", "exec", flags=TOP_LEVEL_AWAIT), namespace, found)
-    return found
+    code: dict[str, Any] = {}
+    _follow(compile(script, "chapter", "exec", flags=TOP_LEVEL_AWAIT), namespace, code)
+    return code
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -38,13 +38,13 @@ def _bytecode(code: CodeType) -> list[Any]:
     return [code.co_code.hex(), code.co_names, code.co_varnames, parts]
 
 
-def _follow(code: CodeType, namespace: dict[str, Any], found: dict[str, Any]) -> None:
+def _follow(code: CodeType, namespace: dict[str, Any], seen: dict[str, Any]) -> None:
     """What the names in `code` stand for, in its module or, after a dot, in any module that it names."""
     names = list(dict.fromkeys(_names(code)))
     values = [(f"{namespace.get('__name__')}.{name}", namespace[name]) for name in names if name in namespace]
     for where, value in values:
         if not isinstance(value, ModuleType):
-            _visit(where, value, found)
+            _visit(where, value, seen)
         elif value.__name__.startswith(PACKAGE):
             values += [
                 (f"{value.__name__}.{name}", getattr(value, name))
@@ -53,31 +53,31 @@ def _follow(code: CodeType, namespace: dict[str, Any], found: dict[str, Any]) ->
             ]
 
 
-def _visit(where: str, value: Any, found: dict[str, Any]) -> None:
+def _visit(where: str, value: Any, seen: dict[str, Any]) -> None:
     while isinstance(value, partial) or hasattr(value, "__wrapped__"):
         if isinstance(value, partial):
-            _visit(where, [*value.args, value.keywords], found)
+            _visit(where, [*value.args, value.keywords], seen)
         value = value.func if isinstance(value, partial) else value.__wrapped__
     if isinstance(value, FunctionType | type):
         name = f"{value.__module__}.{value.__qualname__}"
-        if not value.__module__.startswith(PACKAGE) or name in found or value.__name__ in BOUNDARY:
+        if not value.__module__.startswith(PACKAGE) or name in seen or value.__name__ in BOUNDARY:
             return
         if isinstance(value, FunctionType):
-            found[name] = _bytecode(value.__code__)
-            _follow(value.__code__, value.__globals__, found)
+            seen[name] = _bytecode(value.__code__)
+            _follow(value.__code__, value.__globals__, seen)
             for part in [*(value.__defaults__ or ()), *(cell.cell_contents for cell in value.__closure__ or ())]:
-                _visit(name, part, found)
+                _visit(name, part, seen)
             return
-        found[name] = [base.__qualname__ for base in value.__mro__]
+        seen[name] = [base.__qualname__ for base in value.__mro__]
         for member in [*vars(value).values(), *value.__bases__]:
-            _visit(name, getattr(member, "fget", None) or getattr(member, "__func__", member), found)
+            _visit(name, getattr(member, "fget", None) or getattr(member, "__func__", member), seen)
     elif isinstance(value, dict | list | tuple | set | frozenset):
         for part in value.values() if isinstance(value, dict) else value:
-            _visit(where, part, found)
+            _visit(where, part, seen)
         if where.startswith(PACKAGE):
-            found.setdefault(where, _text(value))
+            seen.setdefault(where, _text(value))
     elif isinstance(value, str | int | float | bool | None) and where.startswith(PACKAGE):
-        found.setdefault(where, _text(value))
+        seen.setdefault(where, _text(value))
 
 
 def _text(value: Any) -> str:

@@ -182,11 +182,11 @@ def _open(path: Path, when: int) -> Any:
 
 @lru_cache(64)
 def _names(path: Path, when: int) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    arrays: dict[str, list[str]] = {}
     for name in _open(path, when).keys():  # noqa: SIM118
         key, _, array = name.partition("/")
-        found.setdefault(key, []).append(array)
-    return found
+        arrays.setdefault(key, []).append(array)
+    return arrays
 
 
 @contextmanager
@@ -224,8 +224,8 @@ def pack(add: Iterable[str], drop: Iterable[str] = ()) -> tuple[int, int]:
         for name, v in record.items():
             if np.ndim(v) and name not in names:
                 arrays.setdefault(arrays_file(line), {})[f"{key}/{name}"] = v
-    for path, found in scores.items():
-        _write_scores(path, found)
+    for path, records in scores.items():
+        _write_scores(path, records)
     for path, some in arrays.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as aside:
@@ -264,13 +264,13 @@ def _write_index(lines: dict[str, dict[str, Any]]) -> None:
         pd.DataFrame([lines[key] for key in sorted(lines)], columns=list(COLUMNS)).to_csv(aside, index=False)
 
 
-def _write_scores(path: Path, found: dict[str, Record]) -> None:
+def _write_scores(path: Path, records: dict[str, Record]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    names = sorted({name for record in found.values() for name in record})
+    names = sorted({name for record in records.values() for name in record})
     columns: dict[str, list[Any]] = {name: [] for name in ("record", "list", "image", *names)}
-    for key, record in found.items():
+    for key, record in records.items():
         lists, images = record["psnr"].shape
         n = lists * images
         columns["record"].append(np.full(n, key))

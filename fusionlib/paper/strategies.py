@@ -28,15 +28,15 @@ WATCHED = {  # whose weights and fit the chapters show
 
 def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> list[Spec]:
     """The experiments of `methods` with the whole bank, first seed, in that order."""
-    found = {s.method: s for s in reversed(specs) if s.priors in (tuple(bank), (), (s.method.partition(":")[2],))}
-    return [found[m] for m in methods if m in found]
+    by_method = {s.method: s for s in reversed(specs) if s.priors in (tuple(bank), (), (s.method.partition(":")[2],))}
+    return [by_method[m] for m in methods if m in by_method]
 
 
 def known(specs: Sequence[Spec]) -> list[Spec]:
     """Those whose scores are stored, here or with the project; none unless all single priors, the reference, are."""
-    found = [s for s in specs if store.has(s.key)]
-    lacking = [s for s in specs if s.method.startswith("single:") and s not in found]
-    return [] if lacking else found
+    stored = [s for s in specs if store.has(s.key)]
+    lacking = [s for s in specs if s.method.startswith("single:") and s not in stored]
+    return [] if lacking else stored
 
 
 class Run(NamedTuple):
@@ -67,7 +67,7 @@ class _Watched:
 
 def runs(specs: Sequence[Spec], n: int) -> list[Run]:
     """Every experiment on `n` of the images its method was fitted to, and on `n` development images."""
-    found = []
+    watched_runs = []
     for s in specs:
         settings, _, fitted = tuned(s)
         for split, images in (("train", "labelled"), ("dev", "development")):
@@ -76,20 +76,20 @@ def runs(specs: Sequence[Spec], n: int) -> list[Run]:
             watched = _Watched(array)
             done = method_of(s).run(settings, fitted, watched, y, truth, None)  # type: ignore[arg-type]
             iterates = torch.stack([*list(watched.seen.values())[1:], done.image])
-            found.append(Run(s, images, truth, iterates, done.record["weights"].float()))
-    return found
+            watched_runs.append(Run(s, images, truth, iterates, done.record["weights"].float()))
+    return watched_runs
 
 
 @recorded(version=1)
 def stages(spec: Spec, n: int) -> dict[str, pd.DataFrame]:
     """An experiment iteration by iteration, of `runs`: `weights`, `curves` and `collapse`, as the tables below."""
-    found = runs([spec], n)
-    return {"weights": weight_table(found), "curves": curve_table(found), "collapse": collapse_table(found)}
+    watched = runs([spec], n)
+    return {"weights": weight_table(watched), "curves": curve_table(watched), "collapse": collapse_table(watched)}
 
 
-def joined(found: Iterable[dict[str, Any]], name: str) -> pd.DataFrame:
+def joined(results: Iterable[dict[str, Any]], name: str) -> pd.DataFrame:
     """One of the tables of several experiments, of those that have it."""
-    parts = [one[name] for one in found if name in one and len(one[name])]
+    parts = [one[name] for one in results if name in one and len(one[name])]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -101,10 +101,10 @@ def stage_tasks(
     return [stages.task(s, 4 * PROFILES[profile].n_show) for s in mine]
 
 
-def weight_table(found: Sequence[Run]) -> pd.DataFrame:
+def weight_table(watched: Sequence[Run]) -> pd.DataFrame:
     """method, prior, iteration, weight, lo, hi: mean and middle 80 % over development images and all places."""
     rows = []
-    for s, images, _, _, weights in found:
+    for s, images, _, _, weights in watched:
         if not torch.allclose(weights.sum(1), torch.ones(1, device=weights.device), atol=1e-3):
             raise ValueError(f"weights of {s.method} do not sum to one")
         w = weights.flatten(2)  # (K, N, places)
@@ -115,23 +115,23 @@ def weight_table(found: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "prior", "iteration", "weight", "lo", "hi"])
 
 
-def curve_table(found: Sequence[Run]) -> pd.DataFrame:
+def curve_table(watched: Sequence[Run]) -> pd.DataFrame:
     """method, images, iteration, psnr: the fit, stage by stage, on what it was fitted to and on what it was not."""
     rows = [
         (s.method, images, k + 1, float(metrics.psnr(image, truth).mean()))
-        for s, images, truth, iterates, _ in found
+        for s, images, truth, iterates, _ in watched
         for k, image in enumerate(iterates)
     ]
     return pd.DataFrame(rows, columns=["method", "images", "iteration", "psnr"])
 
 
-def collapse_table(found: Sequence[Run]) -> pd.DataFrame:
+def collapse_table(watched: Sequence[Run]) -> pd.DataFrame:
     """`losses.collapse` of the weights on development images at the first, middle and last iteration.
 
     Weights free of sign are left out: entropies need the simplex.
     """
     rows = []
-    for s, images, _, _, weights in found:
+    for s, images, _, _, weights in watched:
         if images == "development" and bool((weights >= 0).all()):
             for k in (0, len(weights) // 2, len(weights) - 1):
                 rows.append({"method": s.method, "iteration": k + 1, **collapse(weights[k])})
@@ -154,17 +154,17 @@ def lead_table(specs: Sequence[Spec], priors: Sequence[str]) -> pd.DataFrame:
     row, image by image."""
     rows = []
     for bank in banks_of(priors):
-        found: dict[str, list[Spec]] = {}
+        by_method: dict[str, list[Spec]] = {}
         for s in specs:
             alone = s.method.startswith("single:") and s.priors[0] in bank
             if s.coverage == 1.0 and (alone or s.priors in ((), bank)):
-                found.setdefault(s.method, []).append(s)
-        fused = [m for m, some in found.items() if str(scores(some[0])["kind"]) == "fused"]
+                by_method.setdefault(s.method, []).append(s)
+        fused = [m for m, some in by_method.items() if str(scores(some[0])["kind"]) == "fused"]
         if fused:
-            best = max(fused, key=lambda m: np.mean([scores(s)["psnr"].mean() for s in found[m]]))
-            for method in found.keys() - {best}:
-                gain = bootstrap(difference(found[best], found[method]))
-                rows.append((found[best][0].n_train, bank_name(bank), best, method, *gain))
+            best = max(fused, key=lambda m: np.mean([scores(s)["psnr"].mean() for s in by_method[m]]))
+            for method in by_method.keys() - {best}:
+                gain = bootstrap(difference(by_method[best], by_method[method]))
+                rows.append((by_method[best][0].n_train, bank_name(bank), best, method, *gain))
     table = pd.DataFrame(rows, columns=["n_train", "bank", "method", "minus", "delta", "lo", "hi"])
     return table.sort_values(["bank", "delta", "minus"], ignore_index=True)
 

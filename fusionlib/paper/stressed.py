@@ -50,7 +50,7 @@ def stress_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spe
 def under_stress(spec: Spec, n: int) -> dict[str, np.ndarray]:
     """PSNR (n,) of `n` development images under each of STRESSES, of the image scaled and moved back. Nothing is fitted
     or tuned anew."""
-    found, (settings, _, fitted), method = {}, tuned(spec), method_of(spec)
+    psnr, (settings, _, fitted), method = {}, tuned(spec), method_of(spec)
     for name, (flux, move, noise, coverage) in STRESSES.items():
         parts, lists = [], len(COVERAGE[coverage])
         for draw in range(min(lists, n)):
@@ -62,16 +62,16 @@ def under_stress(spec: Spec, n: int) -> dict[str, np.ndarray]:
             image = method.run(settings, fitted, array, y, truth, None).image
             back = torch.roll(image, (-move, -move), (2, 3)) / flux
             parts.append(metrics.psnr(back, truth).cpu().numpy())
-        found[name] = np.concatenate(parts)
-    return found
+        psnr[name] = np.concatenate(parts)
+    return psnr
 
 
 def stress_table(specs: Sequence[Spec], n: int) -> pd.DataFrame:
     """stress, method, psnr, delta, lo, hi: `under_stress`, beside the average."""
-    rows, found = [], {s.method: under_stress(s, n) for s in specs}
+    rows, stressed = [], {s.method: under_stress(s, n) for s in specs}
     for name in STRESSES:
-        for method, psnr in found.items():
-            gain = bootstrap(psnr[name] - found["average"][name])
+        for method, psnr in stressed.items():
+            gain = bootstrap(psnr[name] - stressed["average"][name])
             rows.append((name, method, psnr[name].mean(), *gain))
     return pd.DataFrame(rows, columns=["stress", "method", "psnr", "delta", "lo", "hi"])
 

@@ -61,8 +61,8 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
         if best is not None:
             group["best_single"] = group[best]
         reference = per_image(group[best], "psnr") if best is not None else None
-        for method, found in group.items():
-            spec, psnr = found[0][0], per_image(found, "psnr")
+        for method, pairs in group.items():
+            spec, psnr = pairs[0][0], per_image(pairs, "psnr")
             # rows off the headline have fewer seeds and images, the first ones
             same = None if reference is None else reference[: len(psnr), : psnr.shape[1]]
             delta = psnr - same if same is not None else np.full_like(psnr, np.nan)
@@ -70,22 +70,22 @@ def score_table(specs: Sequence[Spec], bank: Sequence[str] = ()) -> pd.DataFrame
             rows.append(
                 {
                     "method": method,
-                    "kind": "single" if method == "best_single" else str(found[0][1]["kind"]),
+                    "kind": "single" if method == "best_single" else str(pairs[0][1]["kind"]),
                     "bank": bank_name(bank or max((s.priors for s in specs), key=len)),
                     "regime": spec.regime,
                     "coverage": coverage,
                     "resolution": resolution(method if method != "best_single" else str(best)),
                     "n_train": spec.n_train,
-                    "seed": len(found),
+                    "seed": len(pairs),
                     "n_test": spec.n_test,
                     **dict(zip(("psnr", "psnr_lo", "psnr_hi"), interval, strict=True)),
                     **dict(zip(("delta_best_single", "delta_lo", "delta_hi"), gain, strict=True)),
                     "delta_worst": delta.min(),
-                    **{k: per_image(found, k).mean() for k in ("ssim", "psnr_blur", "nxcorr")},
-                    "chi2_vis": per_image(found, "chi2_vis").mean() if "chi2_vis" in found[0][1] else np.nan,
-                    "trainable": int(found[0][1]["trainable"]),
-                    "prior_calls": int(found[0][1]["prior_calls"]),
-                    "seconds": np.mean([float(r["seconds"]) for _, r in found if r["device"] == "cpu"] or [np.nan]),
+                    **{k: per_image(pairs, k).mean() for k in ("ssim", "psnr_blur", "nxcorr")},
+                    "chi2_vis": per_image(pairs, "chi2_vis").mean() if "chi2_vis" in pairs[0][1] else np.nan,
+                    "trainable": int(pairs[0][1]["trainable"]),
+                    "prior_calls": int(pairs[0][1]["prior_calls"]),
+                    "seconds": np.mean([float(r["seconds"]) for _, r in pairs if r["device"] == "cpu"] or [np.nan]),
                 }
             )
     return pd.DataFrame(rows, columns=list(SCHEMA))
@@ -97,17 +97,17 @@ def grouped(specs: Sequence[Spec], coverage: float) -> dict[str, list[tuple[Spec
     for s in specs:
         if s.coverage == coverage:
             group.setdefault(s.method, []).append((s, scores(s)))
-    for method, found in group.items():
-        if len({replace(s, seed=0) for s, _ in found}) > 1 or len({s.seed for s, _ in found}) < len(found):
+    for method, pairs in group.items():
+        if len({replace(s, seed=0) for s, _ in pairs}) > 1 or len({s.seed for s, _ in pairs}) < len(pairs):
             raise ValueError(
                 f"{method} at coverage {coverage}: experiments of one table may differ in their seeds only"
             )
     return group
 
 
-def per_image(found: list[tuple[Spec, Record]], name: str) -> np.ndarray:
+def per_image(pairs: list[tuple[Spec, Record]], name: str) -> np.ndarray:
     """Scores (seeds, images), scan lists averaged."""
-    return np.stack([record[name].mean(0) for _, record in found])
+    return np.stack([record[name].mean(0) for _, record in pairs])
 
 
 def image_psnr(specs: Sequence[Spec]) -> np.ndarray:
@@ -125,13 +125,14 @@ def difference(specs: Sequence[Spec], others: Sequence[Spec]) -> np.ndarray:
 def best_of(specs: Sequence[Spec]) -> list[Spec]:
     """Of several methods the one with the best PSNR on the labels, all its seeds."""
     by = {name: [s for s in specs if s.method == name] for name in dict.fromkeys(s.method for s in specs)}
-    return max(by.values(), key=lambda found: float(np.mean([float(scores(s)["psnr_train"]) for s in found])))
+    mean = {name: np.mean([float(scores(s)["psnr_train"]) for s in group]) for name, group in by.items()}
+    return by[max(mean, key=lambda name: mean[name])]
 
 
 def paired_table(specs: Sequence[Spec]) -> pd.DataFrame:
     """Mean PSNR difference of every two methods at full coverage, with its 95 % interval, images and seeds together."""
     group = grouped(specs, 1.0)
-    psnr = {method: per_image(found, "psnr") for method, found in group.items()}
+    psnr = {method: per_image(pairs, "psnr") for method, pairs in group.items()}
     rows = [
         {"method": a, "minus": b, **bootstrap(psnr[a] - psnr[b])._asdict()} for a, b in itertools.combinations(psnr, 2)
     ]

@@ -13,7 +13,7 @@ from fusionlib import files, metrics
 from fusionlib.interferometer import Interferometer
 from fusionlib.paper.experiment import device
 from fusionlib.pnp import hqs, schedule
-from fusionlib.priors import NETWORKS, WEIGHTS, Reduced, Score, datasets, trained, zoo
+from fusionlib.priors import NETWORKS, WEIGHTS, Bfloat16, Score, datasets, trained, zoo
 from fusionlib.sky import FAMILIES, geometric, tori
 
 BODIES = {"torus": ("torus", "local_torus"), "galaxies": ("unet_galaxies", "galaxies")}  # U-Net, three convolutions
@@ -35,12 +35,17 @@ def recipe_table() -> pd.DataFrame:
     """One row per network: what it was trained on and how long, and the SHA-256 of its weights."""
     rows = []
     for name in shipped():
-        found = facts(name)
-        losses = found.pop("losses", [(0, float("nan"))])
+        training = facts(name)
+        losses = training.pop("losses", [(0, float("nan"))])
         count = sum(p.numel() for p in NETWORKS[name]().parameters())
-        low, high = found.pop("sigma", (float("nan"),) * 2)
+        low, high = training.pop("sigma", (float("nan"),) * 2)
         rows.append(
-            {"network": name, **{k: v for k, v in found.items() if k != "recipe"}, "sigma_low": low, "sigma_high": high}
+            {
+                "network": name,
+                **{k: v for k, v in training.items() if k != "recipe"},
+                "sigma_low": low,
+                "sigma_high": high,
+            }
             | {"parameters": count, "last_loss": losses[-1][1]}
             | {"sha256": files.sha256(WEIGHTS / f"{name}.safetensors")[:16]}
         )
@@ -60,7 +65,7 @@ def is_local(name: str) -> bool:
 
 def data_pictures(n: int = 6) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The first batch of each set of training images, as the networks see them, (sets, n, 64, 64); what is missing."""
-    found, lacking = {}, {}
+    pictures, lacking = {}, {}
     rng = torch.Generator().manual_seed(0)
     for name in ("torus", "galaxies", "photographs", "faces", "digits"):
         try:
@@ -69,8 +74,8 @@ def data_pictures(n: int = 6) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             lacking[name] = str(error)
             continue
         images = images[torch.randperm(len(images), generator=rng)[:n]]
-        found[name] = (images / images.amax((1, 2, 3), keepdim=True))[:, 0]
-    return {"image": torch.stack(list(found.values())).numpy(), "name": np.array(list(found))}, lacking
+        pictures[name] = (images / images.amax((1, 2, 3), keepdim=True))[:, 0]
+    return {"image": torch.stack(list(pictures.values())).numpy(), "name": np.array(list(pictures))}, lacking
 
 
 @torch.inference_mode()
@@ -114,13 +119,13 @@ def precision_table(n: int, seed: int = 505) -> pd.DataFrame:
     rows = []
     for name in ("ffdnet", "torus", "digits", "sr", "galaxies"):
         prior = zoo.load(name).to(device())
-        full = prior.prior if isinstance(prior, Reduced) else prior
+        full = prior.prior if isinstance(prior, Bfloat16) else prior
         psnr, seconds = [], []
-        for p in (full, Reduced(full)):
+        for p in (full, Bfloat16(full)):
             runs = [(hqs(y, array, p, **SETTINGS), x) for x, y in data.values()]  # type: ignore[arg-type]
             psnr.append(float(torch.cat([metrics.psnr(run.image, x) for run, x in runs]).mean()))
             seconds.append(sum(run.seconds for run, _ in runs))
-        used = Reduced in zoo.OURS.get(name, ("", ()))[1]
+        used = Bfloat16 in zoo.OURS.get(name, ("", ()))[1]
         rows.append((name, *psnr, psnr[0] - psnr[1], seconds[1] / seconds[0], used))
     return pd.DataFrame(rows, columns=["prior", "float32", "bfloat16", "cost", "time", "reduced"])
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib import sky
-from fusionlib.fitting import Course, Objective, Schedule
+from fusionlib.fitting import MetaConfig, Objective, Schedule
 from fusionlib.gates import Encoder, Linear, MultiGate, Pixels, Residual, Router, cosine_router, groups, oracles
 from fusionlib.paper.learned import Part, learned, strategy_a, strategy_c
 from fusionlib.paper.method import Data, Entry, Fitted, Method, Settings
@@ -92,7 +92,7 @@ def _correlation(priors: tuple[str, ...], n: int = 12, sigma: float = 0.1) -> Te
 
 PEERS = Objective(diversity=1e-4)  # of strategy C
 SUBSETS = Schedule(subsets=8)
-JOINT_ZERO = Course(unseen=True, steps=0, shots=0)
+JOINT_ZERO = MetaConfig(unseen=True, steps=0, shots=0)
 _learned = partial(Entry, grid="learned", resolution="argument", seconds=40.0)
 _solved = partial(Entry, grid="fitted", resolution="argument")
 VARIANTS: dict[str, Entry] = {
@@ -106,11 +106,11 @@ VARIANTS: dict[str, Entry] = {
     "a_spread": _learned(partial(learned, strategy_a, objective=Objective(entropy=1e-4)), "a spread, {}"),
     "a_sharp": _learned(partial(learned, strategy_a, objective=Objective(entropy=-1e-4)), "a sharp, {}"),
     "a_shared_out": _learned(partial(learned, strategy_a, objective=Objective(batch_entropy=1e-4)), "a shared out, {}"),
-    "a_maml": _learned(partial(learned, strategy_a, course=Course(unseen=True)), "a maml, {}"),
-    "a_maml_zero": _learned(partial(learned, strategy_a, course=Course(unseen=True, shots=0)), "a maml zero, {}"),
-    "a_joint": _learned(partial(learned, strategy_a, course=Course(unseen=True, steps=0)), "a joint, {}"),
+    "a_maml": _learned(partial(learned, strategy_a, course=MetaConfig(unseen=True)), "a maml, {}"),
+    "a_maml_zero": _learned(partial(learned, strategy_a, course=MetaConfig(unseen=True, shots=0)), "a maml zero, {}"),
+    "a_joint": _learned(partial(learned, strategy_a, course=MetaConfig(unseen=True, steps=0)), "a joint, {}"),
     "a_joint_zero": _learned(
-        partial(learned, strategy_a, course=Course(unseen=True, steps=0, shots=0)), "a joint zero, {}"
+        partial(learned, strategy_a, course=MetaConfig(unseen=True, steps=0, shots=0)), "a joint zero, {}"
     ),
     "b_equal": _learned(partial(learned, equal), "b equal, {}"),
     "b_bare": _learned(partial(learned, bare), "b bare, {}"),

@@ -3,7 +3,7 @@
 from fusionlib.priors.classical import Identity, TotalVariation
 from fusionlib.priors.networks import NETWORKS, WEIGHTS, Body, Denoiser, Score, trained
 from fusionlib.priors.prior import Prior, PriorBank, call, check, guard, in_patches, patch_share, sigma_map
-from fusionlib.priors.wrappers import VE, VP, Function, Reduced, Restoration
+from fusionlib.priors.wrappers import VE, VP, Bfloat16, Function, Restoration
 from fusionlib.priors.zoo import BANKS, CARDS, PRIORS, available, bank, card, load
 
 __all__ = [
@@ -14,13 +14,13 @@ __all__ = [
     "VE",
     "VP",
     "WEIGHTS",
+    "Bfloat16",
     "Body",
     "Denoiser",
     "Function",
     "Identity",
     "Prior",
     "PriorBank",
-    "Reduced",
     "Restoration",
     "Score",
     "TotalVariation",

@@ -67,11 +67,11 @@ def galaxies(windows: tuple[int, ...] = (24, 32, 48, 64), least: float = 0.25) -
 
     field = color.rgb2gray(data.hubble_deep_field())
     field = np.clip(field - np.median(field), 0, None)
-    found = feature.peak_local_max(filters.gaussian(field, 3), min_distance=6, threshold_abs=0.04)
+    peaks = feature.peak_local_max(filters.gaussian(field, 3), min_distance=6, threshold_abs=0.04)
     cuts = []
     for window in windows:
         half = window // 2
-        for row, col in found:
+        for row, col in peaks:
             cut = field[row - half : row + half, col - half : col + half]
             if cut.shape == (window, window) and cut.max() > least:
                 image = torch.from_numpy(cut.astype(np.float32))[None, None]

@@ -50,12 +50,12 @@ class ScoreNet(nn.Module):
 
 def read_equinox(path: Path) -> list[np.ndarray]:
     """The arrays of an equinox file: numpy arrays one after the other."""
-    found = []
+    leaves = []
     with open(path, "rb") as file:
         while file.read(1):
             file.seek(-1, 1)
-            found.append(np.load(file))
-    return found
+            leaves.append(np.load(file))
+    return leaves
 
 
 def scorenet(path: Path) -> ScoreNet:

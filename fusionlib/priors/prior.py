@@ -122,9 +122,9 @@ def in_patches(prior: nn.Module, x: Tensor, sigma: Tensor, keep: Tensor, name: s
         return (first[:, None] + rows)[:, :, None], (second[:, None] + columns)[:, None]
 
     windows = x[image[:, None, None], 0, *grid(top, tall, left, broad)]
-    found = call(prior, windows[:, None], sigma[image], name)[:, 0]
+    outputs = call(prior, windows[:, None], sigma[image], name)[:, 0]
     inner = grid(row * high - top, high, column * wide - left, wide)
-    patches = found[torch.arange(len(found), device=x.device)[:, None, None], *inner]
+    patches = outputs[torch.arange(len(outputs), device=x.device)[:, None, None], *inner]
     out[image[:, None, None], 0, *grid(row * high, high, column * wide, wide)] = patches
     return out
 

@@ -48,7 +48,7 @@ def read_ncnn(path: Path, sizes: list[tuple[int, int, int]]) -> list[tuple[Tenso
 
     Raises ValueError where the file does not hold just these.
     """
-    raw, at, found = path.read_bytes(), 0, []
+    raw, at, layers = path.read_bytes(), 0, []
     for inside, outside, side in sizes:
         count = inside * outside * side**2
         if raw[at : at + 4] != b"\x47\x6b\x30\x01":
@@ -57,10 +57,10 @@ def read_ncnn(path: Path, sizes: list[tuple[int, int, int]]) -> list[tuple[Tenso
         at += 4 + (2 * count + 3) // 4 * 4
         bias = np.frombuffer(raw, "<f4", outside, at).copy()
         at += 4 * outside
-        found.append((torch.from_numpy(weight).view(outside, inside, side, side), torch.from_numpy(bias)))
+        layers.append((torch.from_numpy(weight).view(outside, inside, side, side), torch.from_numpy(bias)))
     if at != len(raw):
         raise ValueError(f"{path}: {len(raw) - at} bytes are left over; the file is not the network it should be")
-    return found
+    return layers
 
 
 def srmd() -> Restoration:

@@ -25,7 +25,7 @@ class Function(nn.Module):
         return self.denoise(x, sigma_map(sigma, x).flatten())
 
 
-class Reduced(nn.Module):
+class Bfloat16(nn.Module):
     """A network run in bfloat16 inside, float32 outside: half the time where the processor can, for a little error.
 
     What that costs inside the loop is measured for each prior in chapter 15; only those are reduced that lose less than

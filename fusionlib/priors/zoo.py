@@ -23,17 +23,17 @@ from fusionlib.priors.hsc import hsc
 from fusionlib.priors.networks import WEIGHTS, trained
 from fusionlib.priors.prior import PriorBank
 from fusionlib.priors.srmd import srmd
-from fusionlib.priors.wrappers import VP, Reduced, Restoration
+from fusionlib.priors.wrappers import VP, Bfloat16, Restoration
 from fusionlib.sky import NPIX
 
 OURS: dict[
     str, tuple[str, tuple[type[nn.Module], ...]]
-] = {  # network, and what makes it a prior, inside out; `Reduced` where the processor is the faster for it
-    "torus": ("torus", (Reduced,)),
-    "galaxies": ("galaxies", (Reduced,)),
+] = {  # network, and what makes it a prior, inside out; `Bfloat16` where the processor is the faster for it
+    "torus": ("torus", (Bfloat16,)),
+    "galaxies": ("galaxies", (Bfloat16,)),
     "faces": ("faces", ()),
-    "digits": ("digits", (VP, Reduced)),
-    "sr": ("sr", (Restoration, Reduced)),
+    "digits": ("digits", (VP, Bfloat16)),
+    "sr": ("sr", (Restoration, Bfloat16)),
     "unet_galaxies": ("unet_galaxies", ()),
     "local_torus": ("local_torus", ()),
     "local_galaxies": ("galaxies", ()),
@@ -63,8 +63,8 @@ def native_bfloat16() -> bool:
 FAST = native_bfloat16()
 
 
-class ReducedWhereFast(Reduced):
-    """`Reduced` on processors that compute in bfloat16, in full precision on others; named weights are the same."""
+class Bfloat16WhereFast(Bfloat16):
+    """`Bfloat16` on processors that compute in bfloat16, in full precision on others; named weights are the same."""
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return super().forward(x, sigma) if FAST else self.prior(x, sigma)
@@ -72,7 +72,7 @@ class ReducedWhereFast(Reduced):
 
 def _ours(name: str) -> nn.Module:
     network, wrappers = OURS[name]
-    used = [ReducedWhereFast if wrapper is Reduced else wrapper for wrapper in wrappers]
+    used = [Bfloat16WhereFast if wrapper is Bfloat16 else wrapper for wrapper in wrappers]
     return reduce(lambda inner, wrapper: wrapper(inner), used, trained(network))
 
 
@@ -241,7 +241,7 @@ def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
     Raises ValueError unless `names` is a list of distinct known names: only missing weights may leave a prior out.
     """
-    found, missing, wanted = [], {}, [] if isinstance(names, str) else list(names)
+    loaded, missing, wanted = [], {}, [] if isinstance(names, str) else list(names)
     known = all(name in PRIORS or is_own(str(name)) for name in wanted)
     if not wanted or len(set(wanted)) < len(wanted) or not known:
         raise ValueError(
@@ -251,7 +251,7 @@ def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     for name in wanted:
         try:
             load(name)
-            found.append(name)
+            loaded.append(name)
         except ValueError as error:
             missing[name] = str(error)
-    return found, missing
+    return loaded, missing

@@ -236,7 +236,7 @@ def from_folder(path: str | Path, seed: int = 0) -> Sky:
     names = sorted(f for f in folder.glob("*") if f.suffix in (".npy", ".npz", ".fits"))
     if not names:
         raise ValueError(f"from_folder: {folder} holds no .npy, .npz or .fits image")
-    side, found = NPIX * OVERSAMPLE, []
+    side, images = NPIX * OVERSAMPLE, []
     for name in names:
         for image in _read_images(name):
             if image.ndim != 2 or image.shape[0] != image.shape[1] or image.shape[0] < 8:
@@ -245,11 +245,11 @@ def from_folder(path: str | Path, seed: int = 0) -> Sky:
                 raise ValueError(f"from_folder: {name} has an image that is not finite or has no positive pixel")
             x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None].clamp(min=0)
             mode = "area" if x.shape[-1] >= side else "bilinear"
-            found.append(F.interpolate(x, size=(side, side), mode=mode))
+            images.append(F.interpolate(x, size=(side, side), mode=mode))
     low, high = np.log(BRIGHTNESS)
-    brightness = [np.exp(np.random.default_rng([seed, k]).uniform(low, high)) for k in range(len(found))]
+    brightness = [np.exp(np.random.default_rng([seed, k]).uniform(low, high)) for k in range(len(images))]
     p = {"brightness": torch.tensor(brightness, dtype=torch.float32)}
-    return Sky(*scaled(torch.cat(found), p["brightness"]), p)
+    return Sky(*scaled(torch.cat(images), p["brightness"]), p)
 
 
 def _read_images(path: Path) -> list[np.ndarray]:
