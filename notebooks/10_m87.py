@@ -70,7 +70,7 @@ facts = {"profile": profile, "systematic": m87.SYSTEMATIC, "sources": [s.name fo
 paper.save(paper.figures.fig10_m87, pictures, out, **facts)
 
 # %% [markdown]
-# Bfloat16 chi-squares of the fit and of scans held out of it (five folds, pooled), and the ring as measured: diameter
+# Reduced chi-squares of the fit and of scans held out of it (five folds, pooled), and the ring as measured: diameter
 # and width of the ridge, position angle of its brighter side, east of north. `denoised` is what the prior says last,
 # `data_step` what the data make of it.
 

@@ -86,9 +86,7 @@ class PerNoiseLevel(nn.Module):
     def __init__(self, sigmas: Sequence[float], gates: Sequence[nn.Module]):
         super().__init__()
         if not gates or len(sigmas) != len(gates):
-            raise ValueError(
-                f"PerNoiseLevel: as many gates as noise levels are needed, got {len(gates)} and {len(sigmas)}"
-            )
+            raise ValueError(f"PerNoiseLevel: as many gates as levels are needed, got {len(gates)} and {len(sigmas)}")
         self.register_buffer("levels", torch.tensor(sigmas).log())
         self.gates = nn.ModuleList(gates)
         self.reads_outputs, self.skips = gates[0].reads_outputs, any(g.skips for g in gates)

@@ -258,7 +258,7 @@ class Interferometer(nn.Module):
         return self._check_data(y) - self(x)
 
     def chi2(self, x: Tensor, y: Tensor) -> Tensor:
-        """Bfloat16 chi-square (B,): mean squared whitened residual."""
+        """Reduced chi-square (B,): mean squared whitened residual."""
         return self.residual(x, y).square().mean(1)
 
     # --- units ---

@@ -195,12 +195,12 @@ class Uncalibrated(nn.Module):
         }
 
     def chi2s(self, x: Tensor, y: ClosureData) -> dict[str, Tensor]:
-        """Bfloat16 chi-square (B,) of every data term; for closure phases 2 <1 - cos d> / sigma^2 (Paper IV, eq. 20)."""
+        """Reduced chi-square (B,) of every data term; for closure phases 2 <1 - cos d> / sigma^2 (Paper IV, eq. 20)."""
         residuals = self._residuals(x.flatten(1) @ self.rows.T, y)
         return {kind: r.square().mean(1) for kind, r in residuals.items()}
 
     def chi2(self, x: Tensor, y: ClosureData) -> Tensor:
-        """Bfloat16 chi-square (B,) of all fitted terms together."""
+        """Reduced chi-square (B,) of all fitted terms together."""
         residuals = self._residuals(x.flatten(1) @ self.rows.T, y)
         return torch.cat([residuals[kind] for kind in self.use], 1).square().mean(1)
 

@@ -11,7 +11,7 @@ from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import Arm, arm_specs, label_specs, like, reference_specs
 from fusionlib.paper.claims import ESSAY, claims, frozen, sides, trained, whole
 from fusionlib.paper.experiment import Spec
-from fusionlib.paper.methods import HEADLINE
+from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import banks_of, strategy_specs
 from fusionlib.paper.tables import bank_name, best_of, difference
@@ -22,7 +22,7 @@ STRIP = ("rml", "best_single", "a:pixel", "b:image", "c:image", "closed_form", "
 
 def result_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str = "", **_: Any) -> list[Spec]:
     """The headline and the single priors, with the bank and with the bank less the torus, at full coverage."""
-    only = [m for m in ESSAY.values() if m in HEADLINE] + ["a:pixel"]
+    only = [m for m in HEADLINE if entry(m).grid == "learned"]
     specs = strategy_specs(profile, priors, only=only, sky=sky)
     return [s for s in specs if s.coverage == 1.0 and (s.method in HEADLINE or s.method.startswith("single:"))]
 

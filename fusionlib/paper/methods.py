@@ -267,7 +267,7 @@ SHADES = {  # of methods that stand beside others of their kind
 }  # fmt: skip
 HEADLINE = (  # rows of the main table, beside the single priors: scored on all images, with all seeds
     *("average", "rml", "static_affine", "closed_single", "closed_levels", "denoiser", "finetuned", "unet", "ceiling"),
-    *("a:image", "a:pixel", "b:image", "c:image", "closed_form", "closed_union"),
+    *("a:image", "b:image", "c:image", "a:pixel", "closed_form", "closed_union"),
 )
 NOT_TRAINED = ("best", "shared", "ellipsoid", "ridge", "kept")  # found by a fit, but no parameters
 PRIORS_OF_THEIR_OWN = {"ceiling": "sky"}  # networks that are in no bank
