@@ -104,9 +104,18 @@ def test_stress_changes_what_it_says_and_fits_nothing(monkeypatch):
     handed: dict[str, list] = {}
     names = iter(name for name, s in stressed.STRESSES.items() for _ in range(1 if s.coverage == 1 else 2))
 
-    def run(settings, fitted, array, y, truth, start):
-        handed.setdefault(next(names), []).append((array.table, y, truth))
-        return Reconstruction(truth + 1e-3, {}, 0.0)
+    last: dict[str, torch.Tensor] = {}
+    real = stressed.observed
+
+    def observed(*args):
+        last["truth"], y = real(*args)
+        return last["truth"], y
+
+    def run(settings, fitted, array, y, start):
+        handed.setdefault(next(names), []).append((array.table, y, last["truth"]))
+        return Reconstruction(last["truth"] + 1e-3, {}, 0.0)
+
+    monkeypatch.setattr(stressed, "observed", observed)
 
     monkeypatch.setattr(stressed, "under_stress", stressed.under_stress.function)  # no record is made of this
     monkeypatch.setattr(stressed, "tuned", lambda spec: ({}, 0.0, {}))

@@ -18,7 +18,7 @@ from fusionlib.fitting import lora, meta, unroll
 from fusionlib.fusion import FusedPrior
 from fusionlib.paper import Spec, experiment, learned, methods, publish, solved, store
 from fusionlib.paper.experiment import tuned, tuning
-from fusionlib.paper.method import always
+from fusionlib.paper.method import always, with_truth
 from fusionlib.priors import zoo
 from fusionlib.sky.families import FAMILIES, geometric
 from fusionlib.sky.torus import tori
@@ -65,7 +65,7 @@ def check_scores(spec: Spec) -> None:
     settings, _, fitted = tuned(spec)
     array = experiment.arrays(spec)[0]
     truth, y = experiment.observed(spec, spec.split, 2, 0, array)
-    image = experiment.method_of(spec).run(settings, fitted, array, y, truth, None).image
+    image = with_truth(experiment.method_of(spec), truth).run(settings, fitted, array, y, None).image
     now = metrics.psnr(experiment.comparable(spec, image, truth), truth).cpu().numpy()
     was = store.load(spec.key)["psnr"][0, :2]
     assert np.allclose(now, was, atol=tolerance), f"{spec.method}: stored {was} dB, now {now} dB. {advice(kind)}"
@@ -136,7 +136,7 @@ def golden_fit(kind: str) -> dict[str, float]:
     method = methods.METHODS[kind].make(ARGUMENTS.get(kind, "image"), PRIORS, STEPS, torch.device("cpu"))
     assert method.fit is not None
     found = method.fit(SETTINGS, [(array, x, y)])
-    image = method.run(SETTINGS, found, array, y, None, None).image
+    image = method.run(SETTINGS, found, array, y, None).image
     return {"psnr": float(metrics.psnr(image, x).mean())} | numbers([found[name] for name in sorted(found)])
 
 

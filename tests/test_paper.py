@@ -168,7 +168,7 @@ def test_slow_methods_fit_store_and_reconstruct(home, monkeypatch, method):
     )
     array = experiment.arrays(spec)[0]
     truth, y = experiment.observed(spec, "dev", 2, 0, array)
-    image = experiment.method_of(spec).run(experiment.settings_of(record), found, array, y, truth, None).image
+    image = experiment.method_of(spec).run(experiment.settings_of(record), found, array, y, None).image
     assert np.allclose(metrics.psnr(image, truth), record["psnr"][0], atol=1e-3)
 
 
@@ -467,7 +467,7 @@ def test_a_prior_may_join_after_the_fit_and_features_may_be_left_out():
     late = learned.learned(
         learned.strategy_c, "image", names, 2, cpu, schedule=Schedule(steps=1, first=1), without="torus"
     )
-    image = late.run(settings, late.fit(settings, data), array, y, None, None)
+    image = late.run(settings, late.fit(settings, data), array, y, None)
     assert image.record["weights"].shape[:2] == (2, 3)
     whole, blind = (solved.closed_form("image", names, 2, cpu, without=name) for name in ("", "context"))
     width = [method.fit(settings, data)["theta"].shape[2] for method in (whole, blind)]
@@ -487,5 +487,5 @@ def test_the_union_is_the_bank_and_the_other_levels_of_its_best_prior():
     mixed[:, 2] = 1  # of the torus at the loop's own level alone: the prior itself, in the loop
     alone = fitted | {"theta": torch.zeros_like(fitted["theta"]), "still": mixed}
     single = methods.make("single:torus", ("torus",), 2, torch.device("cpu"))
-    image = method.run(settings, alone, array, y, None, None).image
-    torch.testing.assert_close(image, single.run(settings, {}, array, y, None, None).image)
+    image = method.run(settings, alone, array, y, None).image
+    torch.testing.assert_close(image, single.run(settings, {}, array, y, None).image)

@@ -19,7 +19,7 @@ from fusionlib import files, metrics, sky
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer, Uncalibrated, read_observation
 from fusionlib.metrics import rings
 from fusionlib.paper import methods
-from fusionlib.paper.method import Array, Data, Fitted, Method, Settings
+from fusionlib.paper.method import Array, Data, Fitted, Method, OracleMethod, Settings, with_truth
 from fusionlib.paper.methods import NOT_TRAINED
 from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
 from fusionlib.priors import zoo
@@ -153,7 +153,7 @@ def arrays(spec: Spec) -> list[Array]:
     return [a.to(device()) for a in instruments]
 
 
-def method_of(spec: Spec) -> Method:
+def method_of(spec: Spec) -> Method | OracleMethod:
     return methods.make(spec.method, spec.priors, spec.steps, device())
 
 
@@ -216,7 +216,7 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
     return candidates[best], float(psnr[best]), fitted
 
 
-def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
+def _judge(spec: Spec, method: Method | OracleMethod, settings: Settings, data: Data) -> float:
     """Mean PSNR of a method on labelled images, those it learns from not among those it is judged by.
 
     The halves alternate over images and scan lists alike. Raises ValueError when there are no two halves.
@@ -233,7 +233,7 @@ def _judge(spec: Spec, method: Method, settings: Settings, data: Data) -> float:
         for k, (array, x, y) in enumerate(data):
             test = slice((half + k + 1) % 2, None, 2) if method.fit else slice(None)
             if len(x[test]):
-                image = method.run(settings, fitted, array, y[test], x[test], None).image
+                image = with_truth(method, x[test]).run(settings, fitted, array, y[test], None).image
                 psnr.append(metrics.psnr(comparable(spec, image, x[test]), x[test]))
     return float(torch.cat(psnr).mean())
 
@@ -288,7 +288,7 @@ def _scores(spec: Spec) -> Record:
         parts = []
         for b in range(0, len(truth), BATCH):
             part = slice(b, b + BATCH)
-            result = method.run(settings, fitted, array, y[part], truth[part], None)
+            result = with_truth(method, truth[part]).run(settings, fitted, array, y[part], None)
             seconds += result.seconds
             parts.append(_score(spec, result.image, truth[part], array, y[part]))
         for name in parts[0]:

@@ -237,7 +237,7 @@ def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.devic
         net = fit_end_to_end(data, steps=int(s["steps"]))
         return {name: value.half() for name, value in net.state_dict().items()}
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
         net = EndToEnd().to(device)
         net.load_state_dict({name: value.float() for name, value in fitted.items()})
         began = time.perf_counter()

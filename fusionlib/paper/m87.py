@@ -41,7 +41,7 @@ from fusionlib.paper.experiment import (
     scores,
     tuned,
 )
-from fusionlib.paper.method import Settings
+from fusionlib.paper.method import Settings, with_truth
 from fusionlib.paper.specs import closure_specs
 from fusionlib.paper.store import Record
 from fusionlib.sky import FOV, NPIX, black_holes
@@ -115,9 +115,9 @@ def reconstruct(spec: Spec, name: str, observation: str) -> Record:
 
     Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, those of scans left out of the
     fit, five folds together, and the seconds of one reconstruction."""
-    method, (settings, _, fitted), source = method_of(spec), tuned(spec), source_of(name, observation)
+    method, (settings, _, fitted), source = with_truth(method_of(spec)), tuned(spec), source_of(name, observation)
     array, y = source.array()
-    result = method.run(settings, fitted, array, y, None, None)
+    result = method.run(settings, fitted, array, y, None)
     images = _images(settings, array, y, result.image)
     record: dict[str, Any] = {"seconds": result.seconds}
     for kind, image in images.items():
@@ -129,9 +129,7 @@ def reconstruct(spec: Spec, name: str, observation: str) -> Record:
         left = scans[fold::FOLDS]
         fit, y_fit = source.array(without=left)
         rest, y_rest = source.array(without=tuple(s for s in scans if s not in left))
-        for kind, image in _images(
-            settings, fit, y_fit, method.run(settings, fitted, fit, y_fit, None, None).image
-        ).items():
+        for kind, image in _images(settings, fit, y_fit, method.run(settings, fitted, fit, y_fit, None).image).items():
             for term, chi2 in rest.chi2s(image, y_rest).items():
                 count = getattr(y_rest, term).shape[1]
                 misfits.setdefault(f"{kind}_{term}_heldout", []).extend([float(chi2)] * count)
@@ -212,7 +210,7 @@ def spread_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def closures_alone(spec: Spec, source: Source) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The same method on fewer and more data and knowledge, each from three starting images."""
-    method, (settings, _, fitted) = method_of(spec), tuned(spec)
+    method, (settings, _, fitted) = with_truth(method_of(spec)), tuned(spec)
     rows, images = [], []
     for name, use, window in (
         ("closures, flux", ("cphase", "logcamp", "flux"), np.inf),
@@ -221,7 +219,7 @@ def closures_alone(spec: Spec, source: Source) -> tuple[pd.DataFrame, dict[str, 
     ):
         array, y = source.array(use=use, window=window)
         for label, start in starts(array, y).items():
-            image = method.run(settings, fitted, array, y, None, start).image
+            image = method.run(settings, fitted, array, y, start).image
             ring = rings.measure(image)
             chi2 = array.chi2s(image, y)
             rows.append(
@@ -300,10 +298,10 @@ def eht_imaging_seconds(observation: str | Path) -> float:
 
 def speed_table(spec: Spec, source: Source, observation: str | Path) -> pd.DataFrame:
     """CPU seconds of one reconstruction of a source, beside eht-imaging's where that is installed."""
-    method, (settings, _, fitted) = method_of(spec), tuned(spec)
+    method, (settings, _, fitted) = with_truth(method_of(spec)), tuned(spec)
     array, y = source.array()
     began = time.process_time()
-    method.run(settings, fitted, array, y, None, None)
+    method.run(settings, fitted, array, y, None)
     rows = [{"method": spec.method, "cpu_seconds": time.process_time() - began}]
     if observation:
         rows.append({"method": "eht-imaging", "cpu_seconds": eht_imaging_seconds(observation)})

@@ -18,17 +18,37 @@ Data = Sequence[tuple[Array, Tensor, Any]]  # instrument, truth, data
 
 @dataclass(frozen=True)
 class Method:
-    """`run(settings, fitted, array, y, truth, start)` reconstructs; `fit(settings, data)`, if any, learns from labels.
+    """`run(settings, fitted, array, y, start)` reconstructs; `fit(settings, data)`, if any, learns from labels.
 
-    Only oracles look at `truth`. `calls`: of priors, per image and iteration. `kind` as in the tables. Methods that are
-    a prior plugged into the loop give it by `prior(settings, fitted)`.
+    `calls`: of priors, per image and iteration. `kind` as in the tables. Methods that are a prior plugged into the loop
+    give it by `prior(settings, fitted)`.
     """
 
-    run: Callable[[Settings, Fitted, Array, Any, Tensor | None, Tensor | None], Reconstruction]
+    run: Callable[[Settings, Fitted, Array, Any, Tensor | None], Reconstruction]
     kind: str
     calls: int
     fit: Callable[[Settings, Data], Fitted] | None = None
     prior: Callable[[Settings, Fitted], nn.Module] | None = None
+
+
+@dataclass(frozen=True)
+class OracleMethod:
+    """A method that looks at the truth: it can be run once it is told, `seeing(truth)`."""
+
+    seeing: Callable[[Tensor], Method]
+    kind: str
+    calls: int
+    fit: None = None
+    prior: None = None
+
+
+def with_truth(method: Method | OracleMethod, truth: Tensor | None = None) -> Method:
+    """The method to be run on data of `truth`, which oracles alone are handed. Raises ValueError for one without."""
+    if not isinstance(method, OracleMethod):
+        return method
+    if truth is None:
+        raise ValueError("an oracle needs the truth: there is none for measured data")
+    return method.seeing(truth)
 
 
 HQS_SETTINGS = ("sigma_max", "sigma_min", "lam")
@@ -43,7 +63,7 @@ class Entry(NamedTuple):
     no others, are computed anew.
     """
 
-    make: Callable[[str, tuple[str, ...], int, torch.device], Method]
+    make: Callable[[str, tuple[str, ...], int, torch.device], Method | OracleMethod]
     label: str
     color: str = "#444444"  # colour-blind safe (Okabe & Ito)
     grid: str = "hqs"
@@ -69,7 +89,7 @@ def plugged(
 ) -> Method:
     """The method that plugs a prior into `pnp.hqs`."""
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any = None, start: Any = None) -> Reconstruction:
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction:
         return hqs(y, array, prior(s, fitted), sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
 
     return Method(run, kind, calls, fit, prior)

@@ -18,7 +18,18 @@ from fusionlib.gates import Consensus, Oracle, average
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.metrics import blur
 from fusionlib.paper import learned, solved, varied
-from fusionlib.paper.method import HQS_SETTINGS, Array, Entry, Fitted, Method, Settings, always, cell, sigmas_of
+from fusionlib.paper.method import (
+    HQS_SETTINGS,
+    Array,
+    Entry,
+    Fitted,
+    Method,
+    OracleMethod,
+    Settings,
+    always,
+    cell,
+    sigmas_of,
+)
 from fusionlib.pnp import Reconstruction, hqs, mace
 from fusionlib.priors import trained, zoo
 from fusionlib.rml import rml
@@ -36,7 +47,7 @@ def entry(name: str) -> Entry:
     return METHODS[kind]
 
 
-def make(name: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+def make(name: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method | OracleMethod:
     """The method `name` with its priors loaded."""
     return entry(name).make(name.partition(":")[2], priors, steps, device)
 
@@ -99,7 +110,7 @@ def _consensus(argument: str, priors: tuple[str, ...], steps: int, device: torch
 def _mace(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     bank = zoo.bank(priors).to(device)
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
         return mace(y, array, bank, sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
 
     return Method(run, "baseline", len(priors))
@@ -109,7 +120,7 @@ def _heldout(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
     """Weights per image by how well each prior alone predicts scans held out: no label is used."""
     bank = zoo.bank(priors).to(device)
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Any) -> Reconstruction:
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
         if not isinstance(array, Interferometer):
             raise ValueError("heldout: calibrated visibilities are needed")
         sigmas, began = sigmas_of(s, steps), time.perf_counter()
@@ -126,7 +137,7 @@ def _ceiling(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
 
 
 def _rml(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Tensor | None) -> Reconstruction:
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
         flux, width = RML_PRIOR
         prior = torch.zeros(1, 1, array.npix, array.npix)
         middle = slice(array.npix // 2 - 1, array.npix // 2 + 1)
@@ -136,16 +147,15 @@ def _rml(argument: str, priors: tuple[str, ...], steps: int, device: torch.devic
     return Method(run, "baseline", 0)
 
 
-def _oracle(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+def _oracle(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> OracleMethod:
     """`argument`: `image`, `affine` (weights per image), `pixel`, or the side of a patch in pixels."""
     bank = zoo.bank(priors).to(device)
+    side = (cell(argument) if argument != "affine" else None) or NPIX
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, truth: Any, start: Tensor | None) -> Reconstruction:
-        side = (cell(argument) if argument != "affine" else None) or array.npix
-        prior = Oracle(bank, truth, side, affine=argument == "affine")
-        return hqs(y, array, prior, sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
+    def seeing(truth: Tensor) -> Method:
+        return always(Oracle(bank, truth, side, affine=argument == "affine"), steps, "oracle", len(priors))
 
-    return Method(run, "oracle", len(priors))
+    return OracleMethod(seeing, "oracle", len(priors))
 
 
 _SIMPLEX, _AFFINE = (partial(solved.solved, solved.static(simplex), "baseline") for simplex in (True, False))

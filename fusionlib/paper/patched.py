@@ -13,6 +13,7 @@ from torch import Tensor
 from fusionlib import metrics
 from fusionlib.fusion import FusedPrior
 from fusionlib.paper.experiment import Spec, Task, arrays, device, method_of, observed, recorded, settings_grid, tuned
+from fusionlib.paper.method import with_truth
 from fusionlib.paper.specs import patch_specs
 from fusionlib.paper.strategies import Run
 from fusionlib.paper.tables import bank_name, difference, score_table
@@ -65,11 +66,11 @@ def cost_table(specs: Sequence[Spec], n: int, repeats: int = 3) -> pd.DataFrame:
     for s in specs:
         array = arrays(s)[0]
         truth, y = observed(s, "dev", n, 0, array)
-        prepared.append((s, method_of(s), tuned(s), array, truth, y))
+        prepared.append((s, with_truth(method_of(s)), tuned(s), array, truth, y))
     for _ in range(repeats):
-        for s, method, (settings, _, fitted), array, truth, y in prepared:
+        for s, method, (settings, _, fitted), array, _, y in prepared:
             began = _now()
-            result = method.run(settings, fitted, array, y, truth, None)
+            result = method.run(settings, fitted, array, y, None)
             seconds = _now() - began
             best[s] = min(best.get(s, (np.inf, result)), (seconds, result), key=lambda timed_run: timed_run[0])
     rows = []

@@ -47,6 +47,7 @@ from fusionlib.paper.experiment import (
 )
 from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
+from fusionlib.paper.method import with_truth
 from fusionlib.paper.methods import entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.stale import reached
@@ -162,7 +163,7 @@ def estimate(plan: Plan) -> float:
             y = array.observe(torch.full((4, 1, NPIX, NPIX), 0.03, device=device()), 0)
             like = replace(s, method=base, priors=() if base == "rml" else ("identity",), steps=4, grid=GRIDS[base])
             x, settings = torch.zeros(4, 1, NPIX, NPIX, device=device()), settings_grid(like)[0]
-            timed = [method_of(like).run(settings, {}, array, y, x, None).seconds for _ in range(2)]
+            timed = [with_truth(method_of(like), x).run(settings, {}, array, y, None).seconds for _ in range(2)]
             rates[base, s.regime] = min(timed) / 16  # the first time more than once is done
         calls = {"noise_levels": 7, "closed_levels": 7, "closed_union": n + 5}.get(kind, n) / n
         rate = s.steps * (rates[base, s.regime] + calls * sum(prior_seconds[name] for name in s.priors))

@@ -30,7 +30,7 @@ def best_single(s: Settings, data: Data, names: Sequence[str], steps: int, devic
     scores = []
     for name in names:
         alone = always(zoo.load(name).to(device), steps, "single", 1)
-        psnr = [metrics.psnr(alone.run(s, {}, array, y, None, None).image, x) for array, x, y in data]
+        psnr = [metrics.psnr(alone.run(s, {}, array, y, None).image, x) for array, x, y in data]
         scores.append(float(torch.cat(psnr).mean()))
     return max(range(len(names)), key=lambda k: scores[k])
 

@@ -13,7 +13,7 @@ from fusionlib.fitting import collapse
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import store
 from fusionlib.paper.experiment import Spec, Task, arrays, method_of, observed, recorded, scores, tuned
-from fusionlib.paper.method import Array
+from fusionlib.paper.method import Array, with_truth
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import bank_name, difference, examples
@@ -74,7 +74,7 @@ def runs(specs: Sequence[Spec], n: int) -> list[Run]:
             array = arrays(s)[0]
             truth, y = observed(s, split, min(n, s.n_train) if split == "train" else n, 0, array)
             watched = _Watched(array)
-            done = method_of(s).run(settings, fitted, watched, y, truth, None)  # type: ignore[arg-type]
+            done = with_truth(method_of(s), truth).run(settings, fitted, watched, y, None)  # type: ignore[arg-type]
             iterates = torch.stack([*list(watched.seen.values())[1:], done.image])
             watched_runs.append(Run(s, images, truth, iterates, done.record["weights"].float()))
     return watched_runs

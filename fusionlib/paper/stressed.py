@@ -12,6 +12,7 @@ from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import like, reference_specs
 from fusionlib.paper.experiment import WINDOW, Spec, Task, device, method_of, observed, recorded, tuned
+from fusionlib.paper.method import with_truth
 
 IMAGES = {"smoke": 2, "quick": 16, "paper": 64}
 STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel", "unet")
@@ -50,7 +51,7 @@ def stress_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spe
 def under_stress(spec: Spec, n: int) -> dict[str, np.ndarray]:
     """PSNR (n,) of `n` development images under each of STRESSES, of the image scaled and moved back. Nothing is fitted
     or tuned anew."""
-    psnr, (settings, _, fitted), method = {}, tuned(spec), method_of(spec)
+    psnr, (settings, _, fitted), method = {}, tuned(spec), with_truth(method_of(spec))
     for name, (flux, move, noise, coverage) in STRESSES.items():
         parts, lists = [], len(COVERAGE[coverage])
         for draw in range(min(lists, n)):
@@ -59,7 +60,7 @@ def under_stress(spec: Spec, n: int) -> dict[str, np.ndarray]:
             array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
             truth, _ = observed(spec, "dev", n, 0, array, slice(draw, None, lists))
             y = array.observe(torch.roll(truth, (move, move), (2, 3)) * flux, 99 + draw)
-            image = method.run(settings, fitted, array, y, truth, None).image
+            image = method.run(settings, fitted, array, y, None).image
             back = torch.roll(image, (-move, -move), (2, 3)) / flux
             parts.append(metrics.psnr(back, truth).cpu().numpy())
         psnr[name] = np.concatenate(parts)

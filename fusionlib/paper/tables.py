@@ -24,7 +24,7 @@ from fusionlib.paper.experiment import (
     settings_of,
     tuned,
 )
-from fusionlib.paper.method import Array
+from fusionlib.paper.method import Array, with_truth
 from fusionlib.paper.methods import resolution
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import BANKS
@@ -223,7 +223,7 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
 
 def _run(spec: Spec, array: Array, y: Any, truth: torch.Tensor) -> Reconstruction:
     settings, _, fitted = tuned(spec)
-    return method_of(spec).run(settings, fitted, array, y, truth, None)
+    return with_truth(method_of(spec), truth).run(settings, fitted, array, y, None)
 
 
 def _averaged(result: Reconstruction) -> dict[str, np.ndarray]:
