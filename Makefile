@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures wide paper publish store records test test-interop test-browser train weights rows explore lab clean check-env help
+.PHONY: figures wide paper publish store records test test-all lines test-interop test-browser train weights rows explore lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -41,6 +41,11 @@ test: .venv/.installed-test  ## lint, types, tests and every chapter in the smok
 	@$(BIN)/ruff format --quiet --check fusionlib tests notebooks
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+
+test-all: test test-interop test-browser  ## everything, with what is slow and rare
+
+lines: .venv/.installed  ## lines of code, by package
+	@find fusionlib -name '*.py' | xargs wc -l | awk '{split($$2, p, "/"); n[p[2]] += $$1} END {for (k in n) print n[k], k}' | sort -n
 
 test-interop:  ## our priors in deepinv and InverseBench, theirs and diffusers' in ours, published weights in their own runtimes (an environment of its own)
 	@test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop

@@ -110,7 +110,7 @@ paper.save(paper.figures.fig10_closures, images, out, method=main.method, source
 # ## Seeing what is not there
 #
 # Objects of other families, drawn after EHTC 2019 Paper IV, reconstructed with the same settings. A ring is a ridge
-# that stands out from a darker centre over most directions (`fusionlib.rings` states the thresholds). The dashed line
+# that stands out from a darker centre over most directions (`metrics.rings` states the thresholds). The dashed line
 # is how often the truth itself passes as one. `psnr` is after the best shift.
 
 # %%

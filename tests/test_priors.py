@@ -296,7 +296,7 @@ def test_reduced_precision_is_used_where_the_processor_has_it(monkeypatch):
 
 def test_a_prior_of_ones_own_has_a_name_like_the_others(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("from fusionlib.wrappers import Function\n\ndef half():\n    return Function(lambda x, s: x / 2)\n")
+    path.write_text("from fusionlib.priors import Function\n\ndef half():\n    return Function(lambda x, s: x / 2)\n")
     name = f"{path}:half"
     _, z = noisy()
     bank = zoo.bank(["identity", name])

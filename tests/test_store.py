@@ -47,12 +47,12 @@ def test_names_tell_apart_what_matters_and_nothing_else(tmp_path):
     changes = [{"seed": 1}, {"n_test": 3}, {"coverage": 0.1}, {"steps": 8}, {"regime": "uncalibrated"}]
     assert len({Spec(**(asdict(plain) | change)).key for change in changes} | {plain.key}) == 6
     first, moved = tmp_path / "one.py", tmp_path / "elsewhere.py"
-    first.write_text("from fusionlib.classical import Identity as prior\n")
+    first.write_text("from fusionlib.priors import Identity as prior\n")
     moved.write_text(first.read_text())
     one, other = (Spec(f"single:{p}:prior", (f"{p}:prior",), 1.0, 3, 2, "dev") for p in (first, moved))
     assert one.key == other.key
     before = one.key
-    first.write_text("from fusionlib.classical import TotalVariation as prior\n")
+    first.write_text("from fusionlib.priors import TotalVariation as prior\n")
     assert one.key != before == other.key
 
 
@@ -78,7 +78,7 @@ def test_no_edit_of_the_code_that_computes_the_same_renames_a_record(tmp_path):
     subprocess.run([sys.executable, "-m", "ruff", "format", "-q", "--line-length", "80", str(copy)], check=True)
     ask = (
         "import json, fusionlib\n"
-        "from fusionlib import zoo\n"
+        "from fusionlib.priors import zoo\n"
         "from fusionlib.paper import classified, conclusions, stressed\n"
         "parts = [*conclusions.conclusion_specs('paper'), *stressed.stress_tasks('paper', zoo.BANKS['main'])]\n"
         "keys = sorted({part.key for part in parts} | set(classified.cells('paper')))\n"

@@ -1,6 +1,6 @@
 """The page of the explorer: widgets around `state.look`.
 
-from fusionlib.page import Explorer
+from fusionlib.explorer.widget import Explorer
 Explorer()
 """
 
