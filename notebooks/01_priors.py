@@ -115,7 +115,7 @@ paper.save(paper.figures.forest, table, out, "fig01_headroom", **facts | {"split
 #   1.1 dB by the best affine weights of each image or by a pick per patch of 8 pixels, and seven by a pick per pixel,
 #   which no rule without the truth will come near.
 # - Simple weights win nothing there (`static_affine` within 0.03 dB of the torus at full coverage). Without the torus
-#   those free of sign win 0.3 dB over the best single prior, those on the simplex nothing; the plain average loses as
+#   affine ones win 0.3 dB over the best single prior, those on the simplex nothing; the plain average loses as
 #   much.
 # - The ceiling of a single denoiser is 0.1 dB above the torus, and 1.2 above the best prior without it.
 # - At 7 and at 3 of 22 scans it is much the same.

@@ -109,7 +109,7 @@ pairs.round(3)
 # - The torus, the prior near the domain, is a decibel above all others. The plain average of all eight is 0.04 dB
 #   below the next best, galaxies: equal weights keep what the priors share and no more.
 # - RML is below five of the priors, a denoiser of photographs among them, and above the identity, faces and total
-#   variation. All pairs of methods are told apart.
+#   variation. All pairs of methods differ significantly.
 # - Blurred to what the array resolves, the average is second, and faces pass RML.
 # - From 7 of the 22 scans to 3 all methods lose, on the same images, 0.1 to 0.5 dB; their order hardly changes.
 

@@ -15,7 +15,7 @@
 # compares what it saw with a learned embedding per prior (cosine routing); a softmax turns that into weights for
 # every prior, per image, per patch or per pixel. Top 1 and top 2 are the same gate with the rest cut off. MGPF puts
 # the priors that know no objects under one gate, those that do under another, and a third gate over the two. Beside
-# them stand gates of ours with weights free of sign: `gradient` (linear head, per pixel), `closed_form` (weights linear
+# them stand gates of ours with affine weights: `gradient` (linear head, per pixel), `closed_form` (weights linear
 # in local features, by ridge regression: no gradient descent at all), `closed_union` (the same over the bank and, with
 # it, its prior that is best on the labels at five other noise levels), and `unrolled`, the closed form moved by
 # gradients through the last iterations of the loop.
@@ -104,7 +104,7 @@ paper.save(
 # ## The fit, iteration by iteration
 #
 # Each iteration of the loop is one stage of the fit. PSNR of the running image on labelled images, which the method was
-# fitted to, and on development images, which it was not: where the two part, the fit has learned the former by heart.
+# fitted to, and on development images, which it was not: where the two part, the fit overfits.
 # (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
 
 # %%
@@ -186,10 +186,10 @@ lead[lead.lo < 0.5].round(3)
 # - But the same labels do more without fusing frozen priors. A network from the data straight to the image, trained on
 #   them turned, moved, brighter or fainter and observed anew, is 0.8 dB above all fused rows where the torus is in the
 #   bank, and 1.1 where it is not; trained at partial coverage it is ahead of the closed form there too, by 0.7 to 1.1
-#   dB. A denoiser trained from nothing, for 9,600 steps, is as good as the ceiling, 0.1 dB above the torus and 1.2
-#   above the galaxy network: behind `closed_union` with the torus in the bank, level with it without. Low-rank changes
-#   inside the priors (`lora`, over a thousand times the parameters) win 0.8 there.
-# - Weights that sum to one but are free of sign are bounded where they look at the image. `gradient:pixel` keeps
+#   dB. A denoiser trained on the labels alone, for 9,600 steps, is as good as the ceiling, 0.1 dB above the torus and
+#   1.2 above the galaxy network: behind `closed_union` with the torus in the bank, level with it without. Low-rank
+#   changes inside the priors (`lora`, over a thousand times the parameters) win 0.8 there.
+# - Affine weights are bounded where they look at the image. `gradient:pixel` keeps
 #   its logits within a half; the closed form counts from static weights and draws its features back to the ellipsoid of
 #   those it was fitted on. Its worst image (`delta_worst`) is 2.6 dB below the best single prior with the torus in the
 #   bank, 1.4 dB without.
@@ -200,7 +200,7 @@ lead[lead.lo < 0.5].round(3)
 # - The essay's strategies gain little from 300 labels. At image resolution A, C, MGPF and both that are meta-learned
 #   are below the best single prior with the torus in the bank, and within a tenth of a decibel of it without; B is a
 #   tenth above it in the former and a third in the latter; A per pixel gains a tenth. What gains most are weights per
-#   pixel free of sign, above all in closed form; a last pass of that through the unrolled loop (`unrolled`) adds two
+#   pixel, affine, above all in closed form; a last pass of that through the unrolled loop (`unrolled`) adds two
 #   hundredths.
 # - How much there is to win is another matter. With the torus in the bank it stays near half a decibel: in this loop a
 #   denoiser trained on 10,000 skies of the very kind gains nothing over it that can be told (on test images 0.1 dB).

@@ -80,7 +80,7 @@ paper.save(
 # ## The fit, iteration by iteration
 #
 # Each iteration of the loop is one stage of the fit. PSNR of the running image on labelled images, which the method was
-# fitted to, and on development images, which it was not: where the two part, the fit has learned the former by heart.
+# fitted to, and on development images, which it was not: where the two part, the fit overfits.
 # (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
 
 # %%

@@ -121,7 +121,7 @@ windows.round(3)
 # %% [markdown]
 # ## Who is trusted where
 #
-# Weights of the closed-form pixel gate on development images, in the middle of the loop; sign-free, so that some are
+# Weights of the closed-form pixel gate on development images, in the middle of the loop; affine, so that some are
 # negative. Then their means over the ring (brighter than a quarter of the peak after a blur of one pixel), the core it
 # encloses, and the empty sky: lines are means over images, bands the middle 80 %. Where an image is unlike those of the
 # fit its features are drawn back to those, so that weights stay bounded about the static ones.

@@ -13,7 +13,7 @@
 #
 # Every arm is fitted on the same few labelled images and scored on the same images as the arm it is compared with; the
 # differences are paired, with 95 % intervals. An interval above or below zero is called better or worse, anything else
-# is not told apart at this number of images. No correction for the number of comparisons is made: of twenty that are
+# is not significant at this number of images. No correction for the number of comparisons is made: of twenty that are
 # equal, one will look different.
 
 # %%
@@ -52,7 +52,8 @@ facts = {"profile": profile, "split": paper.PROFILES[profile].split, "seeds": li
 paper.save(paper.figures.fig07_ablations, table, out, **facts)
 
 # %% [markdown]
-# Blue: better than the first row of its group; red: worse; grey: not told apart. Beside the first row's name its PSNR.
+# Blue: better than the first row of its group; red: worse; grey: not significantly different. Beside the first row's
+# name its PSNR.
 #
 # - *A1*: same encoder, cosine or linear head; `raw pixels` is a linear head on the image averaged to 8 x 8.
 # - *C1*: `quadratic` is w' S w with its diagonal, `literal` the same without, as the essay has it.
@@ -95,7 +96,7 @@ if leads:
 # %% [markdown]
 # A baseline is only as good as its training is long. PSNR on development images of the networks trained on labels, for
 # more and more steps (paper profile). Everywhere else in the quick and the paper run the U-Net takes 4,000 steps, the
-# denoiser from nothing 9,600, fine-tuning 200.
+# denoiser from labels alone 9,600, fine-tuning 200.
 
 # %%
 training = ablations.training_table(profile, found, sky)
@@ -118,8 +119,8 @@ if len(shots):
 # ## How many priors
 #
 # The bank grows prior by prior, in its own order, from the one that knows nothing to the one nearest to the object, and
-# in the reverse; one setting of the loop for all. A point is hollow where what the last prior adds is not told apart
-# from nothing (paired, 95 %).
+# in the reverse; one setting of the loop for all. A point is hollow where what the last prior adds is not significantly
+# different from zero (paired, 95 %).
 
 # %%
 number = ablations.number_table(profile, found, sky)
@@ -130,7 +131,7 @@ if len(number):
 # %% [markdown]
 # ## Each prior left out
 #
-# Weights that are free of sign do not say what a prior is worth: priors that err alike trade weight. What the closed
+# Affine weights do not say what a prior is worth: priors that err alike trade weight. What the closed
 # form loses when it is fitted without a prior does.
 
 # %%
@@ -162,9 +163,9 @@ if profile != "smoke":
 #   on the simplex; the closed form, fitted there, meets images that no iteration of its own makes, and fails outright.
 # - Of what the essay names, little is worth more than hundredths: the cosine head loses 0.03 dB to a linear one, which
 #   does as well on sixty-four raw pixels as on the encoder; groups of MGPF win 0.01 to 0.02, at random no less than by
-#   hand; the shared prior cannot be told from nothing. Adapters give B 0.2 dB. The quadratic diversity term costs the
-#   vote 0.6 dB, the literal one 2.2; every term on the entropy costs strategy A 0.8 or more (each at the one strength
-#   tried), and squared error is the best loss.
+#   hand; the shared prior makes no significant difference. Adapters give B 0.2 dB. The quadratic diversity term costs
+#   the vote 0.6 dB, the literal one 2.2; every term on the entropy costs strategy A 0.8 or more (each at the one
+#   strength tried), and squared error is the best loss.
 # - Sign-free weights help where they are static, by 0.2 dB. A gate fitted by gradient cannot be told from one on the
 #   simplex where the torus is in the bank; where it is not it is 0.4 dB better.
 # - What the data say, as an input, is worth 0.05 dB to the closed form and nothing to strategy A.

@@ -45,7 +45,7 @@ facts = {"profile": profile, "split": "dev", "seeds": [0], "images": n}
 # ## Over the iterations
 #
 # Mean and middle 80 % over images and places; the noise level falls from left to right (`sigma` in the table).
-# Weights free of sign may be negative, and exceed one.
+# Affine weights may be negative, and exceed one.
 
 # %%
 weights = strategies.joined(seen.values(), "weights")
@@ -58,7 +58,7 @@ paper.save(paper.figures.weights, weights, out, "fig08_weights", **facts)
 # The truth tells where an image is bright, ring, edge, shadow, faint arm or empty. How much more a prior weighs there
 # than in the whole image, with the strategies that weigh pixels: averaged over iterations, paired by image; a star
 # where Wilcoxon's test says so after Holm's correction over the table. `simplex` in the table are the weights *without*
-# sign that come nearest to what was fused there: where priors agree, weights free of sign can be traded among them at
+# sign that come nearest to what was fused there: where priors agree, affine weights can be traded among them at
 # no cost, and only these can be read as shares.
 
 # %%
@@ -173,8 +173,8 @@ paper.save(paper.figures.fig08_m87, pictures, out, **facts)
 #
 # - In the bright core the data are trusted most (the identity), by the closed form in the ring too; in the shadow the
 #   torus is; on faint arms and empty sky they share. Most other priors have little; on empty sky strategy A gives them
-#   four tenths. Of 96 differences between a structure and the whole image 89 are told apart from zero, a fifth are
-#   above a tenth.
+#   four tenths. Of 96 differences between a structure and the whole image 89 differ significantly from zero, a fifth
+#   are above a tenth.
 # - A weight is a poor measure of worth: it goes along with the loss only loosely (rank correlation 0.4 for strategy A,
 #   0.5 for the closed form), and not with what refitting shows. The closed form gives the identity nearly half. Taken
 #   away, its weight dealt to the others, that costs it 0.7 dB; but fitted without the identity it loses nothing that

@@ -139,12 +139,12 @@ speed.round(1)
 # each kind:
 #
 # - No fused prior comes near the torus alone on simulated black holes. Next is the plain average, which is fitted to
-#   nothing and 0.4 dB above every other single prior. Behind it are C (0.7 dB) and A (1.2); weights free of sign,
+#   nothing and 0.4 dB above every other single prior. Behind it are C (0.7 dB) and A (1.2); affine weights,
 #   static or in closed form, lose 2.4 to 2.5 dB, and B, whose adapters change what the priors give, 3.5
 #   (`tab10_families`). With so few labels, on data as nonlinear as these, what is fitted does worse than what is not.
 #   On M87 itself the closed form and B fit the data worst of all, and their pictures are not to be believed.
 # - On objects of other families, which no fit has seen, it fails: rings, crescents and discs come out about ten
-#   decibels and more below the average under weights free of sign and under B, and no longer fit the data. A and C lose
+#   decibels and more below the average under affine weights and under B, and no longer fit the data. A and C lose
 #   two to ten.
 # - The average, A and C see no more rings in discs, pairs and Gaussians than the torus, the best of their priors, or
 #   one in fifty. The closed form sees one in an eighth of the pairs; B in up to a third of all that has none.

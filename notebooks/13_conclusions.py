@@ -129,7 +129,7 @@ if len(compared):
 #   above the best single prior, 0.8 and 1.1 above the best fused row, at 20 µas too, where the ceiling is better still;
 #   it fits the data less well and its worst image is worse. With ten labels it is behind the best fused row where the
 #   torus is in the bank and level with it where it is not; from 30 on it is ahead, and given fewer scans than it was
-#   trained for it stays so, down to 7 of 22 (chapter 07). A denoiser trained on the labels from nothing, in the loop,
+#   trained for it stays so, down to 7 of 22 (chapter 07). A denoiser trained on the labels alone, in the loop,
 #   is as good as the ceiling: 0.35 dB below `closed_union` where the torus is in the bank, level with it where it is
 #   not.
 # - Most of what the essay proposes beyond weighing (cosine routing, shared priors, votes, diversity and entropy terms,

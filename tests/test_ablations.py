@@ -63,7 +63,7 @@ def test_verdicts_say_what_the_intervals_say():
     assert len(told) == 1
     assert told.verdict[0] == (
         "Against a (31.00 dB), b: better, +0.50 dB (+0.10 to +0.90); "
-        "c: worse, -1.00 dB (-1.50 to -0.20); d: not told apart, +0.00 dB (-1.00 to +1.00)."
+        "c: worse, -1.00 dB (-1.50 to -0.20); d: not significantly different, +0.00 dB (-1.00 to +1.00)."
     )
 
 

@@ -87,7 +87,7 @@ SAID: dict[str, list[tuple]] = {
             ),
         ),
         ("within {-0.03} dB of the torus at full coverage", headroom("static_affine", column="delta_lo")),
-        ("those free of sign win {0.3} dB over the best single prior", headroom("static_affine", "far")),
+        ("affine ones win {0.3} dB over the best single prior", headroom("static_affine", "far")),
         (
             "is {0.1} dB above the torus, and {1.2} above the best prior without it",
             headroom("ceiling"),
@@ -299,7 +299,7 @@ SAID: dict[str, list[tuple]] = {
     ],
     "08_weight_analysis": [
         (
-            "Of {96} differences between a structure and the whole image {89} are told apart from zero",
+            "Of {96} differences between a structure and the whole image {89} differ significantly from zero",
             lambda: len(read("tab08_structure")),
             lambda: (read("tab08_structure").p_holm < 0.05).sum(),
         ),
@@ -348,7 +348,7 @@ SAID: dict[str, list[tuple]] = {
             [uncalibrated("average"), lambda: max(values(uncalibrated(f"single:{name}"))[0] for name in BANKS["far"])],
         ),
         (
-            "Behind it are C ({0.7} dB) and A ({1.2}); weights free of sign, static or in closed form, lose "
+            "Behind it are C ({0.7} dB) and A ({1.2}); affine weights, static or in closed form, lose "
             "{2.4 to 2.5} dB, and B, whose adapters change what the priors give, {3.5}",
             *([uncalibrated("average"), uncalibrated(method)] for method in ("c:image", "a:image")),
             [

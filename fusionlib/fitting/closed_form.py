@@ -18,7 +18,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def fit_static(bank: PriorBank, data: Data, sigmas: Sequence[float], lam: float, *, simplex: bool) -> Tensor:
-    """Weights (K, N), one for each prior and iteration of `pnp.hqs`: on the simplex, or free of sign."""
+    """Weights (K, N), one for each prior and iteration of `pnp.hqs`: on the simplex, or affine."""
     weights = []
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:

@@ -23,7 +23,7 @@ def dense(logits: Tensor) -> Tensor:
 
 
 def affine(logits: Tensor) -> Tensor:
-    """Weights free of sign that sum to one: 1 / N + logits less their mean, the logits bounded by `BOUND`.
+    """Affine weights: they sum to one: 1 / N + logits less their mean, the logits bounded by `BOUND`.
 
     Unbounded ones blow up on single images, iteration after iteration.
     """

@@ -79,11 +79,19 @@ ABLATIONS = (
         "Which images is a gate to be fitted on?",
         _arms(white_noise="closed_white", average_s_iterates="closed_average", own_iterates="closed_form"),
     ),
-    Ablation("sign, static", "Should weights be free of sign?", _arms(simplex="static_simplex", free="static_affine")),
-    Ablation("sign, gate", "Should weights be free of sign?", _arms(simplex="a:pixel", free="gradient:pixel")),
+    Ablation(
+        "sign, static",
+        "Affine weights, or on the simplex?",
+        _arms(simplex="static_simplex", free="static_affine"),
+    ),
+    Ablation(
+        "sign, gate",
+        "Affine weights, or on the simplex?",
+        _arms(simplex="a:pixel", free="gradient:pixel"),
+    ),
     Ablation(
         "sign, gate, no torus",
-        "Should weights be free of sign?",
+        "Affine weights, or on the simplex?",
         (Arm("simplex", "a:pixel", "torus"), Arm("free", "gradient:pixel", "torus")),
     ),
     Ablation(
@@ -221,7 +229,7 @@ def label_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spec
             like(s, profile, method, bank, n_train=n, **({} if method in SUPERVISED else {"grid": one}))
             for n in numbers
             for method in compared
-            if method != "unet" or n >= 10  # with fewer it learns them by heart
+            if method != "unet" or n >= 10  # with fewer it overfits
         ]
         rows += [
             replace(s, method=f"single:{name}", priors=(name,), n_train=numbers[0], grid=one)
@@ -300,7 +308,9 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     for name, part in table.groupby("ablation", sort=False):
         first, told = part.iloc[0], []
         for row in part.iloc[1:].to_dict("records"):
-            word = "better" if row["delta_lo"] > 0 else "worse" if row["delta_hi"] < 0 else "not told apart"
+            word = (
+                "better" if row["delta_lo"] > 0 else "worse" if row["delta_hi"] < 0 else "not significantly different"
+            )
             interval = f"{row['delta_lo']:+.2f} to {row['delta_hi']:+.2f}"
             told.append(f"{row['arm']}: {word}, {row['delta']:+.2f} dB ({interval})")
         rows.append((name, asks[str(name)], f"Against {first.arm} ({first.psnr:.2f} dB), {'; '.join(told)}."))

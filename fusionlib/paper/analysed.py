@@ -180,7 +180,7 @@ def structure_table(seen: Sequence[Seen]) -> pd.DataFrame:
 
     `weight` in a class of pixels, over iterations and images; `more` than in the whole image, paired by image, with its
     95 % interval, the p value of Wilcoxon's signed-rank test, and the same after Holm over all rows of the method.
-    `simplex`: the weights without sign that come nearest to the fused images there, which unlike those free of sign
+    `simplex`: the weights without sign that come nearest to the fused images there, which unlike affine ones
     say how much of each prior is in them.
     """
     parts = []

@@ -88,7 +88,7 @@ def fig07_shots(data: pd.DataFrame) -> Figure:
 
 
 def fig07_number(data: pd.DataFrame) -> Figure:
-    """Rows of tab07_number: PSNR as the bank grows; hollow where what the last prior adds is not told from nothing."""
+    """Rows of tab07_number: PSNR as the bank grows; hollow where what the last prior adds is not significant."""
     orders = list(dict.fromkeys(data.order))
     fig, axes = plt.subplots(1, len(orders), figsize=(style.WIDTH, 3.6), sharey=True, squeeze=False)
     for ax, order in zip(axes[0], orders, strict=True):

@@ -72,7 +72,7 @@ def fig13_claims(data: pd.DataFrame) -> Figure:
     ax.minorticks_off()
     ax.set_xlabel("gain that the claim says is positive [dB]")
     ax.grid(axis="x", alpha=0.3)
-    words = {blue: "positive", orange: "negative", grey: "not told (95 % interval, Holm)"}
+    words = {blue: "positive", orange: "negative", grey: "not significant (95 % interval, Holm)"}
     marks = [plt.Line2D([], [], color=c, marker="o", ms=2.5, lw=0.9, label=word) for c, word in words.items()]
     fig.legend(handles=marks, loc="lower left", fontsize=6.5, frameon=False).set_in_layout(False)  # beside the axis
     return fig

@@ -81,7 +81,7 @@ def strategy_mgpf(priors: tuple[str, ...], cell: int | None, shared: int) -> Par
 
 
 def free(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
-    """Ours: linear routing with what the data say in view, weights free of sign that sum to one."""
+    """Ours: linear routing with what the data say in view, affine weights (they sum to one, of any sign)."""
     encoder = Encoder(Router.maps, cell=cell)
     return Router(encoder, Linear(encoder.channels, len(priors)), affine), None
 

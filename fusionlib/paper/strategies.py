@@ -128,7 +128,7 @@ def curve_table(watched: Sequence[Run]) -> pd.DataFrame:
 def collapse_table(watched: Sequence[Run]) -> pd.DataFrame:
     """`losses.collapse` of the weights on development images at the first, middle and last iteration.
 
-    Weights free of sign are left out: entropies need the simplex.
+    Affine weights are left out: entropies need the simplex.
     """
     rows = []
     for s, images, _, _, weights in watched:
