@@ -7,7 +7,6 @@ expected to win, not a strict one, since a worse pick now may lead to a better i
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from fusionlib.priors import PriorBank
@@ -56,6 +55,8 @@ def affine_weights(gram: Tensor, ridge: float = 1e-4) -> Tensor:
 
 def simplex_weights(gram: Tensor) -> Tensor:
     """argmin w' G w over the simplex, for one Gram matrix (N, N): non-negative least squares on its root."""
+    from scipy.optimize import nnls  # slow to import
+
     g = gram.double().cpu().numpy()
     scale = np.trace(g) / len(g)
     values, vectors = np.linalg.eigh(g / scale)
