@@ -15,8 +15,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from fusionlib import files
-from fusionlib.paper import Spec, conclusions, experiment, m87, patched, publish, specs, store
-from fusionlib.paper.experiment import Task, tuning
+from fusionlib.paper import Spec, conclusions, m87, patched, publish, specs, store, tasks
+from fusionlib.paper.experiment import tuning
+from fusionlib.paper.tasks import Task
 from fusionlib.priors import zoo
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +108,7 @@ def test_a_recorded_function_gives_its_tables_back(monkeypatch, tmp_path):
     table = pd.DataFrame({"method": ["average", "bé"], "n": [1, 2], "x": [0.1, np.nan], "good": [True, False]})
     calls = []
 
-    @experiment.recorded(version=3)
+    @tasks.recorded(version=3)
     def found(n: int) -> dict:
         calls.append(n)
         return {"table": table, "empty": table[:0], "map": np.arange(6, dtype=np.float32).reshape(2, 3)}
@@ -121,7 +122,7 @@ def test_a_recorded_function_gives_its_tables_back(monkeypatch, tmp_path):
     store.here(found.task(2).key).unlink()
     pd.testing.assert_frame_equal(found(2)["table"], table)
     assert calls == [2] and store.index()[found.task(2).key]["versions"] == '{"function": 3, "pipeline": 1}'
-    monkeypatch.setattr(experiment.RECORDED["found"], "version", 4)
+    monkeypatch.setattr(tasks.RECORDED["found"], "version", 4)
     assert len(found(2)) == 3 and calls == [2, 2]
 
 

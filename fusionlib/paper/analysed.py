@@ -17,12 +17,13 @@ from fusionlib.gates import Oracle, Router, error_correlation, simplex_weights
 from fusionlib.interferometer import released_data
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import strategies
-from fusionlib.paper.experiment import Spec, Task, arrays, observed, prior_of, recorded
+from fusionlib.paper.experiment import Spec, arrays, observed, prior_of
 from fusionlib.paper.m87 import Source, reconstruct, sources
 from fusionlib.paper.method import sigmas_of
 from fusionlib.paper.patched import regions
 from fusionlib.paper.specs import weight_specs
 from fusionlib.paper.tables import examples
+from fusionlib.paper.tasks import Task, recorded
 from fusionlib.pnp import Reconstruction, hqs
 
 CLASSES = ("bright core", "photon ring", "strong edge", "shadow", "spiral arms", "flat sky")

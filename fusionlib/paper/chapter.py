@@ -17,8 +17,9 @@ from fusionlib import files
 from fusionlib.paper import analysed, m87, patched, specs, strategies, stressed
 from fusionlib.paper.ablations import ablation_specs
 from fusionlib.paper.conclusions import conclusion_specs
-from fusionlib.paper.experiment import Spec, Task
+from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
+from fusionlib.paper.tasks import Task
 from fusionlib.priors import zoo
 
 KERNEL = "python3"

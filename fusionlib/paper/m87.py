@@ -30,20 +30,11 @@ from fusionlib.interferometer import (
     released_data,
 )
 from fusionlib.metrics import rings
-from fusionlib.paper.experiment import (
-    SYSTEMATIC,
-    WINDOW,
-    Spec,
-    Task,
-    device,
-    method_of,
-    recorded,
-    scores,
-    tuned,
-)
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, Spec, device, method_of, scores, tuned
 from fusionlib.paper.method import Settings, with_truth
 from fusionlib.paper.specs import closure_specs
 from fusionlib.paper.store import Record
+from fusionlib.paper.tasks import Task, recorded
 from fusionlib.sky import FOV, NPIX, black_holes
 
 FLUX = 0.6  # Jy in the compact source; the short baselines see 1.2 with the jet (EHTC 2019 Paper IV)

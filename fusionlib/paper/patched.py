@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fusionlib import metrics
 from fusionlib.fusion import FusedPrior
-from fusionlib.paper.experiment import Spec, Task, arrays, device, method_of, observed, recorded, settings_grid, tuned
+from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, settings_grid, tuned
 from fusionlib.paper.method import with_truth
 from fusionlib.paper.specs import patch_specs
 from fusionlib.paper.strategies import Run
 from fusionlib.paper.tables import bank_name, difference, score_table
+from fusionlib.paper.tasks import Task, recorded
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import in_patches, patch_share, zoo
 from fusionlib.sky import NPIX

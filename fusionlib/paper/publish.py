@@ -24,10 +24,11 @@ from fusionlib.paper import classified, drawing, figures, store, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
 from fusionlib.paper.classified import Cell
 from fusionlib.paper.conclusions import strip_specs
-from fusionlib.paper.experiment import Spec, Task, tuning
+from fusionlib.paper.experiment import Spec, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES, profile_of
 from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
+from fusionlib.paper.tasks import Task
 from fusionlib.priors import BANKS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

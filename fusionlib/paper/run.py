@@ -38,7 +38,6 @@ from fusionlib.paper.experiment import (
     HQS_GRID,
     RML_GRID,
     Spec,
-    Task,
     arrays,
     content,
     device,
@@ -52,6 +51,7 @@ from fusionlib.paper.method import with_truth
 from fusionlib.paper.methods import entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.stale import reached
+from fusionlib.paper.tasks import Task
 from fusionlib.priors import zoo
 from fusionlib.sky import NPIX
 

@@ -12,11 +12,12 @@ from fusionlib import metrics
 from fusionlib.fitting import collapse
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import store
-from fusionlib.paper.experiment import Spec, Task, arrays, method_of, observed, recorded, scores, tuned
+from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, tuned
 from fusionlib.paper.method import Array, with_truth
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import bank_name, difference, examples
+from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import zoo
 
 WATCHED = {  # whose weights and fit the chapters show

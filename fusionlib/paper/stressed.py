@@ -11,8 +11,9 @@ from fusionlib import metrics
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import like, reference_specs
-from fusionlib.paper.experiment import WINDOW, Spec, Task, device, method_of, observed, recorded, tuned
+from fusionlib.paper.experiment import WINDOW, Spec, device, method_of, observed, tuned
 from fusionlib.paper.method import with_truth
+from fusionlib.paper.tasks import Task, recorded
 
 IMAGES = {"smoke": 2, "quick": 16, "paper": 64}
 STRESSED = ("average", "static_affine", "a:image", "closed_form", "gradient:pixel", "unet")
