@@ -40,8 +40,9 @@ class Visibilities(deepinv.physics.LinearPhysics):
         return self.array.prox(z, y, 1 / torch.as_tensor(gamma))
 
 
-def test_a_fused_prior_in_deepinvs_hqs_gives_our_image(array, fused):
+def test_a_fused_prior_in_deepinvs_hqs_gives_our_image(array, fused, monkeypatch):
     """deepinv's step is the data step with stepsize, then the prior at g_param: stepsize = sigma^2 / lam."""
+    monkeypatch.setattr(zoo, "FAST", False)  # in bfloat16 a last digit of an iterate may show
     y = array.observe(black_holes(2, 3).fine, 0)
     ours = hqs(y, array, fused, sigmas=SIGMAS, lam=LAM).image
     model = HQS(
