@@ -259,7 +259,10 @@ def unwanted() -> list[str]:
 
 def listed(profile: str, drop: bool) -> None:
     """Print what a profile lacks, and what ships that no profile wants; with `drop` the latter goes."""
-    lacks = {key: part for key, part in wanted(profile).items() if not store.has(key)}
+    missing = {key: part for key, part in wanted(profile).items() if not store.has(key)}
+    needed = {tuning(part).key for part in missing.values() if isinstance(part, Spec) and part.n_test}
+    # a tuning alone is missed where scores are: fits that are too large do not ship, their scores do
+    lacks = {k: part for k, part in missing.items() if k in needed or not isinstance(part, Spec) or part.n_test}
     for key, part in lacks.items():
         print(f"lacks {key}  {_told(part)}")
     extra = unwanted()

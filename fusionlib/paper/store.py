@@ -231,7 +231,7 @@ def pack(add: Iterable[str], drop: Iterable[str] = ()) -> tuple[int, int]:
         with files.replacing(path) as aside:
             save_file(dict(map(_as_numbers, some.items())), aside)
     _write_index(lines)
-    for path in packed().glob("*/*"):
+    for path in [*packed().glob("*/*"), *packed().glob(".*")]:  # what a killed run left, too
         if path not in {*scores, *arrays}:
             path.unlink()
     return len(set(lines) - set(old)), len(set(old) - set(lines))
