@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -101,15 +100,11 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         specs, tasks = parts_of(chapter, profile, mine, priors)
         wanted = [*specs, *(s for task in tasks for s in task.specs)]
         missing = {s.key: s for s in wanted if not store.has(s.key)}
-        uses = Counter(tuning(s).key for s in missing.values())
         for key, s in missing.items():
             before = tuning(s).key
-            apart = not store.has(before) and (
-                profile != "smoke" or uses[before] > 1
-            )  # there starting a job costs most
-            if apart:
-                jobs[str(store.here(before))] = (json.dumps(asdict(tuning(s))), [])
-            jobs[str(store.here(key))] = (json.dumps(asdict(s)), [str(store.here(before))] * apart)
+            needs = [] if store.has(before) else [str(store.here(before))]
+            jobs |= {path: (json.dumps(asdict(tuning(s))), []) for path in needs}
+            jobs[str(store.here(key))] = (json.dumps(asdict(s)), needs)
         for task in tasks:
             if not store.has(task.key):
                 needs = sorted({str(store.here(s.key)) for s in task.specs} & set(jobs))
@@ -130,11 +125,7 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
             done.unlink(missing_ok=True)
             failed_notebook(chapter.name, profile).unlink(missing_ok=True)
             needs = [str(store.here(part)) for part in keys if not store.has(part)]
-            graph[str(done)] = (
-                chapter.name,
-                json.dumps(mine),
-                sorted(str(store.here(key)) for key in keys if not store.has(key)),
-            )
+            graph[str(done)] = (chapter.name, json.dumps(mine), needs)
     return Plan(profile, jobs, graph)
 
 
@@ -169,10 +160,10 @@ def estimate(plan: Plan) -> float:
         calls = {"noise_levels": 7, "closed_levels": 7, "closed_union": n + 5}.get(kind, n) / n
         rate = s.steps * (rates[base, s.regime] + calls * sum(prior_seconds[name] for name in s.priors))
         lists = len(COVERAGE[s.coverage]) if not s.observation else 1
-        told = entry(s.method)
-        fits = told.grid not in ("hqs", "rml")
+        method = entry(s.method)
+        fits = method.grid not in ("hqs", "rml")
         images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2 * (2 if fits else 1)
-        learns = told.seconds * (4 if s.method.endswith(":pixel") else 1)
+        learns = method.seconds * (4 if s.method.endswith(":pixel") else 1)
         total += images * rate + 4 + (0.0 if s.n_test else learns)
     return total
 
