@@ -5,7 +5,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
 
 import torch
@@ -17,12 +17,17 @@ from fusionlib.gates import DataStep
 from fusionlib.priors import PriorBank, call, check
 
 
-class Physics(Protocol):
-    """What a loop needs of an instrument; y is its own kind of data, sliced by image."""
+class Proximal(Protocol):
+    """What a half-quadratic step needs of an instrument; y is its own kind of data, sliced by image."""
+
+    def prox(self, z: Tensor, y: Any, rho: float) -> Tensor: ...
+
+
+class Physics(Proximal, Protocol):
+    """What a loop needs of an instrument."""
 
     npix: int
 
-    def prox(self, z: Tensor, y: Any, rho: float) -> Tensor: ...
     def descend(self, z: Tensor, y: Any) -> Tensor: ...
     def chi2(self, x: Tensor, y: Any) -> Tensor: ...
     def start(self, y: Any) -> Tensor: ...
@@ -59,6 +64,21 @@ def schedule(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
     return [sigma_max * (sigma_min / sigma_max) ** (k / max(steps - 1, 1)) for k in range(steps)]
 
 
+def data_step(physics: Proximal, y: Any, rho: float) -> DataStep:
+    """What a loop knows of the data at penalty `rho`: an image to the image that fits them."""
+    return lambda v: physics.prox(v, y, rho)
+
+
+def half_quadratic(physics: Proximal, lam: float) -> Step:
+    """One iteration of `hqs`, which the fits along its trajectory take too."""
+
+    def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        fit = data_step(physics, y, lam / sigma**2)
+        return denoise(fit(z), sigma, fit), u
+
+    return step
+
+
 def hqs(
     y: Any, physics: Physics, prior: nn.Module, *, sigmas: Sequence[float], lam: float, **options: Unpack[Options]
 ) -> Reconstruction:
@@ -69,13 +89,7 @@ def hqs(
     a prior that returns NaN or another shape.
     """
 
-    def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        def data_step(v: Tensor) -> Tensor:
-            return physics.prox(v, y, lam / sigma**2)
-
-        return denoise(data_step(z), sigma, data_step), u
-
-    return _run(step, y, physics, prior, sigmas, lam, **options)
+    return _run(half_quadratic(physics, lam), y, physics, prior, sigmas, lam, **options)
 
 
 def admm(
@@ -87,11 +101,9 @@ def admm(
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        def data_step(v: Tensor) -> Tensor:
-            return physics.prox(v, y, lam / sigma**2)
-
-        x = data_step(z - u)
-        new = denoise(x + u, sigma, data_step)
+        fit = data_step(physics, y, lam / sigma**2)
+        x = fit(z - u)
+        new = denoise(x + u, sigma, fit)
         return new, u + x - new
 
     return _run(step, y, physics, prior, sigmas, lam, **options)
@@ -107,10 +119,7 @@ def pgd(
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        def data_step(v: Tensor) -> Tensor:
-            return physics.descend(v, y)
-
-        return denoise(data_step(z), sigma, data_step), u
+        return denoise(physics.descend(z, y), sigma, lambda v: physics.descend(v, y)), u
 
     return _run(step, y, physics, prior, sigmas, 1.0, **options)
 
@@ -125,10 +134,8 @@ def red(
     """
 
     def step(z: Tensor, u: Tensor, sigma: float, y: Any, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        def data_step(v: Tensor) -> Tensor:
-            return physics.prox(v, y, lam)
-
-        return data_step(denoise(z, sigma, data_step)), u
+        fit = data_step(physics, y, lam)
+        return fit(denoise(z, sigma, fit)), u
 
     return _run(step, y, physics, prior, sigmas, lam, **options)
 
@@ -160,6 +167,22 @@ def _run(
     return Reconstruction(image, record, time.perf_counter() - began)
 
 
+def images(step: Step, y: Any, denoise: Denoise, sigmas: Iterable[float], start: Tensor) -> Iterator[Tensor]:
+    """The loop itself: the image after each iteration."""
+    z, u = start, torch.zeros_like(start)
+    for sigma in sigmas:
+        z, u = step(z, u, sigma, y, denoise)
+        yield z
+
+
+def last_image(step: Step, y: Any, denoise: Denoise, sigmas: Iterable[float], start: Tensor) -> Tensor:
+    """Where `images` end."""
+    z = start
+    for image in images(step, y, denoise, sigmas, start):
+        z = image
+    return z
+
+
 def iterate(
     step: Step,
     y: Any,
@@ -169,7 +192,7 @@ def iterate(
     start: Tensor,
     tolerance: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loop itself: image and record. With `tolerance`, images that have settled leave the batch."""
+    """The last image and the record. With `tolerance`, images that have settled leave the batch."""
     rows: dict[str, list[Tensor]] = {"chi2": [], "step": []}
 
     def denoise(x: Tensor, sigma: float, data_step: DataStep) -> Tensor:
@@ -182,9 +205,8 @@ def iterate(
 
     if tolerance > 0:
         return _iterate_until_settled(step, y, physics, denoise, sigmas, start, tolerance, rows)
-    z, u = start, torch.zeros_like(start)
-    for sigma in sigmas:
-        new, u = step(z, u, sigma, y, denoise)
+    z = start
+    for new in images(step, y, denoise, sigmas, start):
         rows["chi2"].append(physics.chi2(new, y))
         rows["step"].append((new - z).square().mean((1, 2, 3)).sqrt())
         z = new
@@ -236,9 +258,7 @@ def _blame(step: Step, y: Any, prior: nn.Module, sigmas: Sequence[float], z: Ten
             check(single, x, sigma, name)
         return prior(x, sigma)
 
-    u = torch.zeros_like(z)
-    for sigma in sigmas:
-        z, u = step(z, u, sigma, y, denoise)
+    last_image(step, y, denoise, sigmas, z)
 
 
 def mace(

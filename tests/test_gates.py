@@ -278,7 +278,7 @@ def test_staged_gates_serve_each_noise_level():
     assert float(gate(x, 0.3)[0, 0]) == 1 and abs(float(gate(x, 0.05)[0, 0]) - 0.3) < 1e-6
     mixed = gate(x, torch.tensor([0.4, 0.1, 0.39]))[0, :, 0, 0]
     assert torch.allclose(mixed, torch.tensor([1.0, 0.3, 1.0]))
-    with pytest.raises(ValueError, match="as many gates"):
+    with pytest.raises(ValueError, match="as many parts"):
         PerNoiseLevel(levels, parts[:1])
     with pytest.raises(ValueError, match="one number inside a loop"):
         gate(x, torch.tensor([0.4, 0.1, 0.4]), None, lambda v: v)
@@ -294,7 +294,7 @@ def test_staged_adapters_go_by_each_images_own_noise_level():
         def forward(self, outputs, sigma):
             return outputs + self.by
 
-    staged, outputs = adapters.PerNoiseLevel([0.4, 0.1], [Shift(1.0), Shift(2.0)]), torch.zeros(2, 3, 1, 4, 4)
+    staged, outputs = PerNoiseLevel([0.4, 0.1], [Shift(1.0), Shift(2.0)]), torch.zeros(2, 3, 1, 4, 4)
     found = staged(outputs, torch.tensor([0.4, 0.1, 0.39]))[:, :, 0, 0, 0]
     assert torch.equal(found, torch.tensor([[1.0, 2.0, 1.0]] * 2))
     assert torch.equal(staged(outputs, 0.1), outputs + 2)

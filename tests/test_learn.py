@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, gates, hqs, metrics, schedule
+from fusionlib import FusedPrior, Interferometer, PriorBank, black_holes, gates, hqs, metrics, pnp, schedule
 from fusionlib.fitting import csnet
 from fusionlib.fitting.closed_form import fit_closed_form
 from fusionlib.fitting.gradient import Schedule, fit_gate
@@ -20,7 +20,7 @@ from fusionlib.fitting.losses import (
     similarity,
 )
 from fusionlib.fitting.supervised import fit_denoiser, fit_end_to_end, from_nothing, starts
-from fusionlib.fitting.trajectory import along_trajectory, data_step
+from fusionlib.fitting.trajectory import along_trajectory
 from fusionlib.fitting.unroll import fit_unrolled
 from fusionlib.gates import closed_form as cf
 from fusionlib.gates.gate import PerNoiseLevel
@@ -185,8 +185,8 @@ def test_images_a_fit_is_shown_are_those_of_its_policy():
 
         along_trajectory(bank, [(array, sky.image, y)], sigmas, 0.1, fit, policy=policy)
     first, second = seen["own"]
-    assert torch.equal(second.x, data_step(array, y, 0.1 / 0.2**2)(first.outputs[2]))
-    assert torch.equal(seen["average"][1].x, data_step(array, y, 0.1 / 0.2**2)(first.outputs.mean(0)))
+    assert torch.equal(second.x, pnp.data_step(array, y, 0.1 / 0.2**2)(first.outputs[2]))
+    assert torch.equal(seen["average"][1].x, pnp.data_step(array, y, 0.1 / 0.2**2)(first.outputs.mean(0)))
     for stage, sigma in zip(seen["white"], sigmas, strict=True):
         assert (stage.x - sky.image).std() == pytest.approx(sigma, rel=0.03)
     with pytest.raises(ValueError, match="policy must be one of"):

@@ -41,9 +41,9 @@ def test_the_baseline_starts_as_the_average_lowers_its_error_and_leaves_the_prio
     assert all(torch.equal(v, before[k]) for k, v in bank.state_dict().items())
     with torch.no_grad():
         x = array.prox(array.start(data[0][2]), data[0][2], 0.1 / sigmas[0] ** 2)
-        fused = lora.PerNoiseLevel(lora.make(bank), sigmas, first)(x, sigmas[0])
+        fused = lora.per_noise_level(lora.make(bank), sigmas, first)(x, sigmas[0])
         assert (fused - sky.image).square().mean() < 0.95 * (bank(x, sigmas[0]).mean(0) - sky.image).square().mean()
-    prior = lora.PerNoiseLevel(lora.make(bank), sigmas, first)
+    prior = lora.per_noise_level(lora.make(bank), sigmas, first)
     with torch.no_grad():
         x = sky.image[:2]
         both = prior(x, torch.tensor([0.2, 0.05]))

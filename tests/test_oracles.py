@@ -130,7 +130,7 @@ def test_scheduled_weights_follow_the_noise_level(noisy):
     gate = PerNoiseLevel([0.4, 0.1], [Static(v) for v in w])
     mixed = gate(noisy[1], torch.tensor([0.5, 0.12, 0.3]))[:, :, 0, 0].T
     assert torch.equal(mixed, w[[0, 1, 0]])
-    with pytest.raises(ValueError, match="as many gates"):
+    with pytest.raises(ValueError, match="as many parts"):
         PerNoiseLevel([0.4], [Static(v) for v in w])
 
 

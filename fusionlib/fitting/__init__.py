@@ -9,7 +9,7 @@ from fusionlib.fitting.lora import fit_lora
 from fusionlib.fitting.losses import Objective, collapse
 from fusionlib.fitting.meta import MetaConfig, fit_meta
 from fusionlib.fitting.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
-from fusionlib.fitting.trajectory import Data, Policy, Stage, along_trajectory, data_step
+from fusionlib.fitting.trajectory import Data, Policy, Stage, along_trajectory
 from fusionlib.fitting.unroll import fit_unrolled
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Stage",
     "along_trajectory",
     "collapse",
-    "data_step",
     "fit_closed_form",
     "fit_csnet",
     "fit_denoiser",

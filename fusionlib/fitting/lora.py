@@ -14,7 +14,7 @@ from torch.func import functional_call
 from fusionlib.fitting.descent import descend
 from fusionlib.fitting.trajectory import Data, Stage, along_trajectory
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import Linear, dense, nearest
+from fusionlib.gates import Linear, PerNoiseLevel, dense
 from fusionlib.priors import Identity, PriorBank
 from fusionlib.priors.datasets import turned
 
@@ -93,25 +93,21 @@ def trainable(fused: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in fused.named_parameters() if p.requires_grad}
 
 
-class PerNoiseLevel(nn.Module):
-    """`fused` with parameters of its own for each noise level of a loop; in between the nearest in log sigma."""
+class _WithState(nn.Module):
+    """A module with parameters of its own in place of some of another's, which is shared."""
 
-    levels: Tensor
-    img_channels, img_resolution = 1, None
-
-    def __init__(self, fused: FusedPrior, sigmas: Sequence[float], states: Sequence[dict[str, Tensor]]):
+    def __init__(self, shared: nn.Module, state: dict[str, Tensor]):
         super().__init__()
-        self.fused, self.states = fused, states
-        self.register_buffer("levels", torch.tensor(sigmas).log())
+        self.shared, self.state = [shared], state  # in a list it is not a child: it would be one of every level
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        stage, _ = nearest(self.levels, sigma, len(x))
-        s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
-        out = torch.empty_like(x)
-        for k in stage.unique():
-            mine = stage == k
-            out[mine] = functional_call(self.fused, self.states[int(k)], (x[mine], s[mine]))
-        return out
+        return functional_call(self.shared[0], self.state, (x, sigma))
+
+
+def per_noise_level(fused: FusedPrior, sigmas: Sequence[float], states: Sequence[dict[str, Tensor]]) -> PerNoiseLevel:
+    """`fused` with parameters of its own for each noise level of a loop, as a prior."""
+    fused.requires_grad_(False)
+    return PerNoiseLevel(sigmas, [_WithState(fused, state) for state in states], images=0)
 
 
 @dataclass(frozen=True)

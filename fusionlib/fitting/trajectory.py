@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from fusionlib import pnp
 from fusionlib.fusion import spread
 from fusionlib.gates import DataStep
 from fusionlib.pnp import Physics
@@ -51,23 +52,37 @@ def along_trajectory(
     """
     if policy not in get_args(Policy):
         raise ValueError(f"policy must be one of {get_args(Policy)}, got {policy!r}")
-    images, rng = [physics.start(y) for physics, _, y in data], torch.Generator().manual_seed(0)
+    rng, together = torch.Generator().manual_seed(0), _Together(data)
+
+    def denoise(x: Tensor, sigma: float, step: DataStep) -> Tensor:
+        stages = []
+        for own, (physics, truth, y) in zip(together.split(x), data, strict=True):
+            if policy == "white":
+                own = truth + sigma * torch.randn(truth.shape, generator=rng).to(truth)
+            outputs = torch.cat([bank(part, sigma) for part in own.split(batch)], 1)
+            stages.append(Stage(truth, own, outputs, pnp.data_step(physics, y, lam / sigma**2), sigma))
+        fuse = fit(stages)
+        return torch.cat([stage.outputs.mean(0) if policy == "average" else fuse(stage) for stage in stages])
+
     with torch.inference_mode():
-        for sigma in sigmas:
-            stages = []
-            for z, (physics, truth, y) in zip(images, data, strict=True):
-                step = data_step(physics, y, lam / sigma**2)
-                white = policy == "white"
-                x = truth + sigma * torch.randn(truth.shape, generator=rng).to(truth) if white else step(z)
-                outputs = torch.cat([bank(part, sigma) for part in x.split(batch)], 1)
-                stages.append(Stage(truth, x, outputs, step, sigma))
-            fuse = fit(stages)
-            images = [stage.outputs.mean(0) if policy == "average" else fuse(stage) for stage in stages]
+        pnp.last_image(pnp.half_quadratic(together, lam), None, denoise, sigmas, together.start())
 
 
-def data_step(physics: Physics, y: Any, rho: float) -> DataStep:
-    """What a loop knows of the data at penalty `rho`."""
-    return lambda v: physics.prox(v, y, rho)
+class _Together:
+    """Several instruments as one: images (B, 1, H, W) are those of the first, then of the second, and so on."""
+
+    def __init__(self, data: Data):
+        self.data = data
+
+    def split(self, z: Tensor) -> Sequence[Tensor]:
+        return z.split([len(truth) for _, truth, _ in self.data])
+
+    def start(self) -> Tensor:
+        return torch.cat([physics.start(own) for physics, _, own in self.data])
+
+    def prox(self, z: Tensor, y: Any, rho: float) -> Tensor:
+        parts = zip(self.split(z), self.data, strict=True)
+        return torch.cat([physics.prox(part, own, rho) for part, (physics, _, own) in parts])
 
 
 def fused(w: Tensor, outputs: Tensor, sharp: bool = False) -> Tensor:

@@ -8,21 +8,22 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from fusionlib import pnp
 from fusionlib.fitting.descent import descend
-from fusionlib.fitting.trajectory import Data, data_step
+from fusionlib.fitting.trajectory import Data
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep
 
 
-class _Step(nn.Module):
-    """One iteration of `pnp.hqs`, as a module, so that its tensors can be handed to it."""
+class _Fuse(nn.Module):
+    """The images of a fused prior inside a loop, as a module, so that its tensors can be handed to it."""
 
     def __init__(self, prior: FusedPrior):
         super().__init__()
         self.prior = prior
 
-    def forward(self, z: Tensor, sigma: float, data_step: DataStep) -> Tensor:
-        return self.prior.fuse(data_step(z), sigma, data_step).image
+    def forward(self, x: Tensor, sigma: float, step: DataStep) -> Tensor:
+        return self.prior.fuse(x, sigma, step).image
 
 
 def fit_unrolled(
@@ -49,29 +50,29 @@ def fit_unrolled(
     state = prior.state_dict()
     if unknown := set(names) - set(state):
         raise ValueError(f"fit_unrolled: the prior has no tensors {sorted(unknown)}; it has {sorted(state)}")
-    module, first = _Step(prior), len(sigmas) - last
+    module, first = _Fuse(prior), len(sigmas) - last
     start = {name: state[name].detach().clone() for name in names}
     inner = {name: tuple(range(1, v.ndim - 1)) or tuple(range(v.ndim)) for name, v in start.items()}
     size = {name: v.square().mean(inner[name], keepdim=True).sqrt().clamp(min=1e-3) for name, v in start.items()}
     moved = {name: torch.zeros_like(v).requires_grad_() for name, v in start.items()}
-    images = []
     with torch.no_grad():
-        for physics, _, y in data:
-            z = physics.start(y)
-            for sigma in sigmas[:first]:
-                z = module(z, sigma, data_step(physics, y, lam / sigma**2))
-            images.append(z)
+        begun = [
+            pnp.last_image(pnp.half_quadratic(physics, lam), y, module, sigmas[:first], physics.start(y))
+            for physics, _, y in data
+        ]
     rng = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Tensor:
         which = int(torch.randint(len(data), (), generator=rng))
         physics, truth, y = data[which]
         chosen = torch.randperm(len(truth), generator=rng)[:batch].to(truth.device)
-        z = images[which][chosen]
         tensors = {f"prior.{name}": start[name] + size[name] * moved[name] for name in names}
-        for sigma in sigmas[first:]:
-            step_now = data_step(physics, y[chosen], lam / sigma**2)
-            z = checkpoint(functional_call, module, tensors, (z, sigma, step_now), use_reentrant=False)
+
+        def denoise(x: Tensor, sigma: float, fit: DataStep) -> Tensor:
+            return checkpoint(functional_call, module, tensors, (x, sigma, fit), use_reentrant=False)
+
+        step_of = pnp.half_quadratic(physics, lam)
+        z = pnp.last_image(step_of, y[chosen], denoise, sigmas[first:], begun[which][chosen])
         return (z - truth[chosen]).square().mean((1, 2, 3)).log().mean()
 
     descend([(list(moved.values()), rate)], loss, steps, clip=math.inf)

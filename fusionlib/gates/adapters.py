@@ -1,12 +1,8 @@
 """What is done to the priors' outputs before they are weighed: `adapters(outputs, sigma)`, (N, B, 1, H, W) to the same
 shape. The priors behind them stay frozen."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-
-from fusionlib.gates.gate import nearest
 
 
 class Residual(nn.Module):
@@ -24,21 +20,3 @@ class Residual(nn.Module):
     def forward(self, outputs: Tensor, sigma: float | Tensor) -> Tensor:
         layers = zip(self.into, self.out, outputs, strict=True)
         return torch.stack([u + out(nn.functional.silu(into(u))) for into, out, u in layers])
-
-
-class PerNoiseLevel(nn.Module):
-    """Adapters for each noise level of a loop; in between the nearest in log sigma."""
-
-    levels: Tensor
-
-    def __init__(self, sigmas: Sequence[float], adapters: Sequence[nn.Module]):
-        super().__init__()
-        self.register_buffer("levels", torch.tensor(sigmas).log())
-        self.adapters = nn.ModuleList(adapters)
-
-    def forward(self, outputs: Tensor, sigma: float | Tensor) -> Tensor:
-        stage, _ = nearest(self.levels, sigma, outputs.shape[1])
-        if bool((stage == stage[0]).all()):
-            return self.adapters[int(stage[0])](outputs, sigma)
-        s = torch.as_tensor(sigma)
-        return torch.cat([self.adapters[int(k)](outputs[:, b : b + 1], s[b]) for b, k in enumerate(stage)], 1)

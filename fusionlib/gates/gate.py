@@ -79,28 +79,42 @@ class Consensus(nn.Module):
 
 
 class PerNoiseLevel(nn.Module):
-    """A gate for each noise level of a loop; in between the nearest in log sigma."""
+    """A module for each noise level of a loop, in between the nearest in log sigma: gates, adapters, or priors.
+
+    They are called as `part(x, sigma, *more)`, x (..., B, 1, H, W). Images of different levels in one batch are handled
+    one by one; `images` is the dimension that counts them in what comes back: 1 for gates and adapters, 0 for priors.
+    Raises ValueError for another number of parts than levels.
+    """
 
     levels: Tensor
 
-    def __init__(self, sigmas: Sequence[float], gates: Sequence[nn.Module]):
+    def __init__(self, sigmas: Sequence[float], parts: Sequence[nn.Module], images: int = 1):
         super().__init__()
-        if not gates or len(sigmas) != len(gates):
-            raise ValueError(f"PerNoiseLevel: as many gates as levels are needed, got {len(gates)} and {len(sigmas)}")
+        if not parts or len(sigmas) != len(parts):
+            raise ValueError(f"PerNoiseLevel: as many parts as levels are needed, got {len(parts)} and {len(sigmas)}")
         self.register_buffer("levels", torch.tensor(sigmas).log())
-        self.gates = nn.ModuleList(gates)
-        self.reads_outputs, self.skips = gates[0].reads_outputs, any(g.skips for g in gates)
-        self.sharp = getattr(gates[0], "sharp", False)
+        self.parts, self.images = nn.ModuleList(parts), images
+        self.img_channels, self.img_resolution = 1, None
+        self.reads_outputs, self.sharp = (getattr(parts[0], name, False) for name in ("reads_outputs", "sharp"))
+        self.skips = any(getattr(part, "skips", False) for part in parts)
 
     def forward(
-        self, x: Tensor, sigma: float | Tensor, outputs: Tensor | None = None, data_step: DataStep | None = None
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        outputs: Tensor | None = None,
+        data_step: DataStep | None = None,
     ) -> Tensor:
-        stage, _ = nearest(self.levels, sigma, len(x))
+        stage, _ = nearest(self.levels, sigma, x.shape[-4])
+        more = (outputs, data_step) if outputs is not None or data_step is not None else ()
         if bool((stage == stage[0]).all()):
-            return self.gates[int(stage[0])](x, sigma, outputs, data_step)
+            return self.parts[int(stage[0])](x, sigma, *more)
         if data_step is not None:
             raise ValueError("PerNoiseLevel: sigma must be one number inside a loop")
         s = torch.as_tensor(sigma)
-        images = [self.gates[int(k)](x[b : b + 1], s[b], None if outputs is None else outputs[:, b : b + 1])
-                  for b, k in enumerate(stage)]  # fmt: skip
-        return torch.cat(images, 1)
+        one = lambda t, b: t.narrow(t.ndim - 4, b, 1)  # noqa: E731
+        images = [
+            self.parts[int(k)](one(x, b), s[b], *(() if outputs is None else (one(outputs, b),)))
+            for b, k in enumerate(stage)
+        ]
+        return torch.cat(images, self.images)

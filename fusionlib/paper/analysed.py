@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from torch import Tensor
 
 from fusionlib import metrics
-from fusionlib.fitting import data_step
 from fusionlib.fusion import FusedPrior, spread
 from fusionlib.gates import Oracle, Router, error_correlation, simplex_weights
 from fusionlib.interferometer import released_data
@@ -24,7 +23,7 @@ from fusionlib.paper.patched import regions
 from fusionlib.paper.specs import weight_specs
 from fusionlib.paper.tables import examples
 from fusionlib.paper.tasks import Task, recorded
-from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.pnp import Reconstruction, data_step, hqs
 
 CLASSES = ("bright core", "photon ring", "strong edge", "shadow", "spiral arms", "flat sky")
 ORACLES = {"image": 64, "8 px": 8, "pixel": 1}
@@ -248,7 +247,7 @@ def _without(i: int) -> Callable[..., Tensor]:
 def embedding_arrays(spec: Spec, s: Seen) -> dict[str, np.ndarray]:
     """`prior` (K', N, 2) and `image` (K', B, 2): cosine routing's embeddings and its view of the images, as unit
     vectors on their first two principal axes, at the first, middle and last iteration; `share` of the variance."""
-    gates = cast(Any, fused_prior(spec)[0].gate).gates
+    gates = cast(Any, fused_prior(spec)[0].gate).parts
     arrays_by_name: dict[str, list[np.ndarray]] = {"prior": [], "image": [], "share": []}
     chosen = (0, len(gates) // 2, len(gates) - 1)
     array = arrays(spec)[0]

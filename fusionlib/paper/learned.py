@@ -36,7 +36,6 @@ from fusionlib.gates import (
     Residual,
     Router,
     Voter,
-    adapters,
     affine,
     cosine_router,
     expert_choice,
@@ -131,7 +130,7 @@ def learned(
             if select is not None:
                 part[0].select, part[0].skips = select, True  # type: ignore[assignment]
         adapted = [a for _, a in parts if a is not None]
-        staged = adapters.PerNoiseLevel(sigmas, adapted) if adapted else None
+        staged = PerNoiseLevel(sigmas, adapted) if adapted else None
         return FusedPrior(bank, PerNoiseLevel(sigmas, [g for g, _ in parts]), staged).to(device)
 
     return plugged(prior, steps, kind, len(bank), fit)
@@ -195,7 +194,7 @@ def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
         for name, v in fitted.items():
             k, _, own = name.partition(".")
             states[int(k)][own] = v.float().to(device)
-        return lora.PerNoiseLevel(lora.make(bank), sigmas, states).to(device).requires_grad_(False)
+        return lora.per_noise_level(lora.make(bank).to(device), sigmas, states).to(device)
 
     return plugged(prior, steps, "baseline", len(bank), fit)
 
