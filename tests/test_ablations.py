@@ -48,34 +48,29 @@ def test_variants_are_what_they_are_called():
         assert torch.equal(harmful(x, 0.1), prior(x, 0.1).flip(2))
 
 
-def test_verdicts_say_what_the_intervals_say():
+def test_verdicts_say_what_the_comparisons_say():
     rows = [
-        ("a", 31.0, 0.0, 0.0, 0.0),
-        ("b", 31.5, 0.5, 0.1, 0.9),
-        ("c", 30.0, -1.0, -1.5, -0.2),
-        ("d", 31.0, 0, -1, 1),
+        ("a", 31.0, 0.0, 0.0, 0.0, "same"),
+        ("b", 31.5, 0.5, 0.1, 0.9, "better"),
+        ("c", 30, -1, -1.5, -0.2, "worse"),
     ]
-    table = pd.DataFrame(
-        [("A1 head", arm, psnr, delta, lo, hi) for arm, psnr, delta, lo, hi in rows],
-        columns=["ablation", "arm", "psnr", "delta", "delta_lo", "delta_hi"],
-    )
-    told = ablations.verdicts(table)
-    assert len(told) == 1
-    assert told.verdict[0] == (
-        "Against a (31.00 dB), b: better, +0.50 dB (+0.10 to +0.90); "
-        "c: worse, -1.00 dB (-1.50 to -0.20); d: not significantly different, +0.00 dB (-1.00 to +1.00)."
-    )
+    columns = ["ablation", "arm", "psnr", "effect", "lo", "hi", "verdict"]
+    told = ablations.verdicts(pd.DataFrame([("A1 head", *row) for row in rows], columns=columns))
+    assert told.verdict.tolist() == [
+        "Against a (31.00 dB), b: better, +0.50 dB (+0.10 to +0.90); c: worse, -1.00 dB (-2.00 to -0.20)."
+    ]
 
 
 def test_differences_are_paired(monkeypatch):
-    """Images differ by 10 dB, arms by 0.1: the interval knows the second alone."""
+    """Images differ by 10 dB, arms by 0.2: the interval knows the second alone."""
     base = np.linspace(25, 35, 32)[None]
-    worth = {"a_linear:image": 0.0, "a:image": 0.1, "a_pixels:image": -0.1}
+    worth = {"a_linear:image": 0.0, "a:image": 0.2, "a_pixels:image": -0.05}
     monkeypatch.setattr(ablations, "ABLATIONS", ABLATIONS[:1])
     monkeypatch.setattr(ablations, "image_psnr", lambda found: base + worth[found[0].method])
     table = ablations.ablation_table("quick", MAIN).set_index("arm")
-    assert table.delta.tolist() == pytest.approx([0, 0.1, -0.1])
-    assert (table.delta_hi - table.delta_lo).max() < 1e-6 and table.n_test.eq(32).all()
+    assert table.effect.tolist() == pytest.approx([0, 0.2, -0.05])
+    assert table.verdict.tolist() == ["same", "better", "negligible"]
+    assert (table.hi - table.lo).max() < 1e-6 and table.n_test.eq(32).all()
 
 
 def test_labels_and_leave_one_out_ask_for_what_they_say():

@@ -40,11 +40,6 @@ def test_weights_that_do_not_sum_to_one_are_refused():
         analysed.weight_table([seen(torch.tensor([0.2, 0.7, 0.3]))])
 
 
-def test_holm_is_bonferroni_for_the_least_and_keeps_the_order():
-    p = np.array([0.04, 0.001, 0.03, 0.5])
-    assert np.allclose(analysed.holm(p), [0.09, 0.004, 0.09, 0.5])
-
-
 @pytest.mark.row(25)
 def test_cka_does_not_see_rotation_scale_or_shift():
     rng = torch.Generator().manual_seed(1)

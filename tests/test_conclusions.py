@@ -76,7 +76,7 @@ def test_the_lead_is_that_of_the_best_fused_row_over_every_other(monkeypatch):
     found = specs.strategy_specs("wide")
     table = strategies.lead_table(found, MAIN).set_index(["bank", "minus"])
     assert table.loc["main", "method"].eq("closed_union").all() and table.loc["far", "method"].eq("closed_form").all()
-    assert table.loc[("main", "unet"), "delta"] == pytest.approx(-1) and table.loc[("far", "unet"), "hi"] < 0
+    assert table.loc[("main", "unet"), "effect"] == pytest.approx(-1) and table.loc[("far", "unet"), "hi"] < 0
     assert table.loc[("main", "single:torus"), "lo"] == pytest.approx(1) and ("far", "single:torus") not in table.index
     assert len(table.loc["main"]) == len({s.method for s in found if s.priors in ((), MAIN) or len(s.priors) == 1}) - 1
 
@@ -91,23 +91,18 @@ def test_on_images_of_ones_own_there_is_the_main_table_alone(tmp_path):
     assert not len(conclusions.gap_table("quick", MAIN, str(tmp_path)))
 
 
-def test_verdicts_follow_intervals_and_holm():
-    rows = [
-        ("all", "x", 1.0, 0.5, 1.5, 0.01),
-        ("all", "y", 1.0, 0.5, 1.5, 0.01),
-        ("some", "x", 1.0, 0.5, 1.5, 0.01),
-        ("some", "y", 1.0, -0.5, 1.5, 0.01),
-        ("unsure", "x", 1.0, 0.5, 1.5, 0.20),
-        ("reverse", "x", -1.0, -1.5, -0.5, 0.01),
-    ]
-    table = pd.DataFrame(rows, columns=["claim", "where", "effect", "lo", "hi", "p_holm"])
-    told = claims.verdict_table(table.assign(essay="1", unit="dB", figure="f")).set_index("claim").verdict
-    assert told.to_dict() == {
-        "all": "holds",
-        "some": "holds x",
-        "unsure": "does not hold",
-        "reverse": "does not hold: the reverse does",
+def test_a_claim_holds_where_its_comparisons_do():
+    told = {
+        ("better", "better"): "holds",
+        ("better", "undecided"): "holds x",
+        ("better", "negligible"): "holds x",
+        ("undecided", "worse"): "does not hold",
+        ("worse", "worse"): "the reverse holds",
+        ("negligible", "same"): "negligible",
+        ("negligible", "undecided"): "does not hold",
     }
+    for verdicts, overall in told.items():
+        assert claims.overall(list(zip("xy", verdicts, strict=True))) == overall
 
 
 def test_a_share_of_the_gap_is_a_ratio_of_means():
@@ -131,7 +126,7 @@ def test_the_essays_table_has_a_number_in_every_cell(monkeypatch):
     columns = {"delta_best_single": 0.1, "delta_lo": 0.0, "delta_hi": 0.2, "delta_worst": -1.0, "coverage": 1.0}
     rows = [(bank, m) for bank in ("main", "far") for m in claims.ESSAY.values()]
     results = pd.DataFrame(rows, columns=["bank", "method"]).assign(**columns, seconds=0.1, prior_calls=128)
-    gap = pd.DataFrame([("main", "a:image", 10, 0.1)], columns=["bank", "method", "n_train", "gain"])
+    gap = pd.DataFrame([("main", "a:image", 10, 0.1)], columns=["bank", "method", "n_train", "effect"])
     monkeypatch.setattr(conclusions, "gap_table", lambda *_: gap)
     monkeypatch.setattr(conclusions, "trained", lambda spec: 1000)
     table = conclusions.essay_table("quick", MAIN, results)

@@ -64,3 +64,29 @@ def test_bootstrap_refuses_nan_and_nothing():
     for bad in (np.zeros(0), np.array([1.0, np.nan])):
         with pytest.raises(ValueError, match="finite and not empty"):
             metrics.bootstrap(bad)
+
+
+def test_verdicts_need_an_interval_a_corrected_p_and_an_effect_of_use():
+    noise = np.random.default_rng(0).normal(size=200)
+    noise -= noise.mean()
+    told = {
+        "better": 0.3 + noise,
+        "worse": -0.3 + noise,
+        "negligible": 0.05 + 0.1 * noise,  # significant, of no use
+        "undecided": 0.05 + 2 * noise,
+        "same": 0 * noise,
+    }
+    assert [c.verdict for c in metrics.compare(list(told.values()))] == list(told)
+    assert metrics.compare([0.01 * noise])[0].verdict == "negligible"  # within the threshold, if not significant
+    assert metrics.compare([0.05 + 0.1 * noise], threshold=0)[0].verdict == "better"
+    alone = metrics.compare([0.16 + noise])[0]
+    assert alone.p_holm < 0.05 and alone.lo > 0 and alone.verdict == "better"
+    among = metrics.compare([0.16 + noise, *(np.roll(noise, k) for k in range(20))])[0]
+    assert among.p_holm == pytest.approx(21 * alone.p_holm) and among.verdict == "undecided"
+    three_seeds = np.array([[0.0], [1.0], [2.0]]) + 0.01 * noise
+    assert metrics.compare([three_seeds])[0].effect == pytest.approx(1)
+
+
+def test_holm_is_bonferroni_for_the_least_and_keeps_the_order():
+    p = np.array([0.04, 0.001, 0.03, 0.5])
+    assert np.allclose(metrics.holm(p), [0.09, 0.004, 0.09, 0.5])

@@ -37,19 +37,19 @@ def patched(method: str, bank: str = "main", column: str = "delta_best_single") 
 
 
 def patch_gain(method: str, bank: str = "main") -> Source:
-    return row(method, bank, "gain", "tab06_gains")
+    return row(method, bank, "effect", "tab06_gains")
 
 
-def arm(ablation: str, name: str, column: str = "delta") -> Source:
+def arm(ablation: str, name: str, column: str = "effect") -> Source:
     return "tab07_ablations", column, f"ablation == '{ablation}' and arm == '{name}'"
 
 
 def labels(method: str, bank: str, rows: str = "n_train > 0") -> Source:
-    return "tab07_labels", "delta", f"method == '{method}' and bank == '{bank}' and {rows}"
+    return "tab07_labels", "effect", f"method == '{method}' and bank == '{bank}' and {rows}"
 
 
 def lead(minus: str, bank: str, n: int) -> Source:
-    return "tab03_lead", "delta", f"minus == '{minus}' and bank == '{bank}' and n_train == {n}"
+    return "tab03_lead", "effect", f"minus == '{minus}' and bank == '{bank}' and n_train == {n}"
 
 
 def steps(n: int, count: int) -> Source:
@@ -97,7 +97,7 @@ SAID: dict[str, list[tuple]] = {
     "02_baselines": [
         (
             "average of all eight is {0.04} dB below the next best, galaxies",
-            ("tab02_pairs", "mean", "method == 'single:galaxies' and minus == 'average'"),
+            ("tab02_pairs", "effect", "method == 'single:galaxies' and minus == 'average'"),
         ),
         (
             "all methods lose, on the same images, {0.1 to 0.5} dB",
@@ -203,7 +203,7 @@ SAID: dict[str, list[tuple]] = {
         ("at 8 pixels ({0.06} dB)", patch_gain("expert:8/16")),
         (
             "the dense gate it is made from, by {-0.11 to -0.13} dB",
-            ("tab06_gains", "gain", "method in ['closed_expert:8/4', 'closed_expert:8/16']"),
+            ("tab06_gains", "effect", "method in ['closed_expert:8/4', 'closed_expert:8/16']"),
         ),
         (
             "at a price of 0.0003, the fit keeps a quarter of the operations and is {0.03} dB better than with all of "
@@ -227,12 +227,12 @@ SAID: dict[str, list[tuple]] = {
     "07_ablations": [
         (
             "lose {0.8} dB against fitting along the trajectory",
-            ("tab07_ablations", "delta", "ablation.str.startswith('images') and arm == 'own iterates'"),
+            ("tab07_ablations", "effect", "ablation.str.startswith('images') and arm == 'own iterates'"),
         ),
         ("the cosine head loses {-0.03} dB to a linear one", arm("A1 head", "cosine")),
         (
             "win {0.01 to 0.02}, at random",
-            ("tab07_ablations", "delta", "ablation == 'MGPF groups' and arm != 'one gate'"),
+            ("tab07_ablations", "effect", "ablation == 'MGPF groups' and arm != 'one gate'"),
         ),
         ("Adapters give B {0.2} dB", arm("B2 adapters", "adapters")),
         (
@@ -248,7 +248,7 @@ SAID: dict[str, list[tuple]] = {
         ("both together are {0.07} dB better", arm("heterogeneity, closed form", "both")),
         (
             "by {-0.6 to -0.9} dB with the torus and by {-0.9 to -1.2} without",
-            *(("tab07_overtaking", "delta", f"bank == '{bank}' and n_train >= 30") for bank in ("main", "far")),
+            *(("tab07_overtaking", "effect", f"bank == '{bank}' and n_train >= 30") for bank in ("main", "far")),
         ),
         (
             "it stays below the closed form, by {0.2 to 0.4} dB",
@@ -275,10 +275,10 @@ SAID: dict[str, list[tuple]] = {
         (
             "loses {-0.19} dB against joint training on the same skies without labels, and wins {0.12 to 0.29} "
             "dB with some",
-            ("tab07_shots", "delta", "arm == 'MAML' and labels == 0"),
-            ("tab07_shots", "delta", "arm == 'MAML' and labels > 0"),
+            ("tab07_shots", "effect", "arm == 'MAML' and labels == 0"),
+            ("tab07_shots", "effect", "arm == 'MAML' and labels > 0"),
         ),
-        ("{0.47 to 0.59} dB above joint training", ("tab07_shots", "delta", "arm == 'from nothing'")),
+        ("{0.47 to 0.59} dB above joint training", ("tab07_shots", "effect", "arm == 'from nothing'")),
         (
             "the closed form gains {0.16} dB by the second prior and {0.17} by the six that follow; strategy A loses "
             "{-0.14} dB on the way, the average {-1.1}",
@@ -326,11 +326,11 @@ SAID: dict[str, list[tuple]] = {
     "09_pmoe": [
         (
             "Joint training is {11} points above the CNN of equal neurons at N = 100",
-            ("tab09_gains", "100 * gain", "arm == 'joint' and data == 'digits' and N == 100"),
+            ("tab09_gains", "100 * effect", "arm == 'joint' and data == 'digits' and N == 100"),
         ),
         (
             "at N = 100 by {6.6} points",
-            ("tab09_gains", "100 * gain", "arm == 'separate' and data == 'digits' and N == 100"),
+            ("tab09_gains", "100 * effect", "arm == 'separate' and data == 'digits' and N == 100"),
         ),
         (
             "(from {99} % with 3 of them to {98} % with 35); separate training loses {12} points",
@@ -370,7 +370,7 @@ SAID: dict[str, list[tuple]] = {
             "labels {1.35}",
             row("closed_form", "far"),
             row("closed_union", "far"),
-            ("tab13_gap", "gain", "method == 'closed_union' and bank == 'far' and n_train == 1000"),
+            ("tab13_gap", "effect", "method == 'closed_union' and bank == 'far' and n_train == 1000"),
         ),
         ("the best single prior, by {0.06} and {0.22} dB", row("b:image"), row("b:image", "far")),
         (

@@ -1,10 +1,8 @@
-"""Scores of a reconstruction against the truth, and intervals for their means."""
+"""Scores of a reconstruction against the truth."""
 
 import math
 from functools import cache
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,27 +67,3 @@ def best_shift(x: Tensor, truth: Tensor) -> Tensor:
     best, width = overlap.flatten(1).argmax(1), x.shape[-1]
     moved = [torch.roll(image, divmod(int(k), width), (1, 2)) for image, k in zip(x, best, strict=True)]
     return torch.stack(moved)
-
-
-class Interval(NamedTuple):
-    mean: float
-    lo: float
-    hi: float
-
-
-def bootstrap(values: np.ndarray, level: float = 0.95, draws: int = 4000, seed: int = 0) -> Interval:
-    """Mean of `values` (images,) or (seeds, images) with a percentile interval, images and seeds resampled together.
-
-    For a paired comparison give the differences. Raises ValueError for an empty or non-finite array.
-    """
-    v = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if not v.size or not np.isfinite(v).all():
-        raise ValueError(f"bootstrap: values must be finite and not empty, got shape {np.shape(values)}")
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(v), size=(draws, len(v)))
-    cols = rng.integers(v.shape[1], size=(draws, v.shape[1]))
-    count_r = np.stack([(rows == k).sum(1) for k in range(len(v))], 1)
-    count_c = np.apply_along_axis(np.bincount, 1, cols, minlength=v.shape[1])
-    means = np.einsum("ds,si,di->d", count_r, v, count_c, optimize=True) / v.size
-    lo, hi = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(v.mean()), float(lo), float(hi))

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import SUPERVISED, banks_of, baseline_specs, of_headline, under
-from fusionlib.paper.tables import bank_name, best_of, difference, image_psnr
+from fusionlib.paper.tables import bank_name, best_of, compared, difference, image_psnr
 from fusionlib.priors import BANKS
 
 
@@ -283,8 +281,8 @@ def ablation_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: 
 
 
 def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
-    """ablation, arm, method, bank, n_train, seeds, n_test, psnr, and the paired difference to the first arm with its
-    95 % interval, of the seeds and images that all arms have."""
+    """ablation, arm, method, bank, n_train, seeds, n_test, psnr, and the paired difference to the first arm, of the
+    seeds and images that all arms have."""
     rows = []
     for a in ablations(profile, priors):
         specs = {arm: arm_specs(profile, priors, arm, sky) for arm in a.arms}
@@ -292,54 +290,47 @@ def ablation_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
         seeds, images = min(len(p) for p in all_psnr), min(p.shape[1] for p in all_psnr)
         common = [p[:seeds, :images] for p in all_psnr]
         for (arm, (s, *_)), psnr in zip(specs.items(), common, strict=True):
-            gain = bootstrap(psnr - common[0])
-            rows.append(
-                {"ablation": a.name, "arm": arm.label, "method": arm.method, "bank": bank_name(s.priors)}
-                | {"n_train": s.n_train, "seeds": seeds, "n_test": images, "psnr": psnr.mean()}
-                | {"delta": gain.mean, "delta_lo": gain.lo, "delta_hi": gain.hi}
-            )
-    return pd.DataFrame(rows)
+            own = (a.name, arm.label, arm.method, bank_name(s.priors), s.n_train, seeds, images, psnr.mean())
+            rows.append((own, psnr - common[0]))
+    return compared(rows, ["ablation", "arm", "method", "bank", "n_train", "seeds", "n_test", "psnr"])
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """ablation, asks, verdict: a sentence per ablation, from its intervals."""
+    """ablation, asks, verdict: a sentence per ablation."""
     asks = {a.name: a.asks for a in ABLATIONS} | dict.fromkeys(SHOTS.values(), "Does meta-learning help strategy A?")
     rows = []
     for name, part in table.groupby("ablation", sort=False):
-        first, told = part.iloc[0], []
-        for row in part.iloc[1:].to_dict("records"):
-            word = (
-                "better" if row["delta_lo"] > 0 else "worse" if row["delta_hi"] < 0 else "not significantly different"
-            )
-            interval = f"{row['delta_lo']:+.2f} to {row['delta_hi']:+.2f}"
-            told.append(f"{row['arm']}: {word}, {row['delta']:+.2f} dB ({interval})")
+        first = part.iloc[0]
+        told = [
+            f"{r['arm']}: {r['verdict']}, {r['effect']:+.2f} dB ({r['lo']:+.2f} to {r['hi']:+.2f})"
+            for r in part.iloc[1:].to_dict("records")
+        ]
         rows.append((name, asks[str(name)], f"Against {first.arm} ({first.psnr:.2f} dB), {'; '.join(told)}."))
     return pd.DataFrame(rows, columns=["ablation", "asks", "verdict"])
 
 
 def shot_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """ablation, arm (how strategy A was trained), labels, psnr, and the paired difference to joint training, adapted
-    to as many labels, with its 95 % interval."""
-    by_training, rows = shot_specs(profile, priors, sky), []
-    for (training, n), specs in by_training.items():
-        gain = bootstrap(difference(specs, by_training["joint training", n]))
-        rows.append((SHOTS[n], training, n, image_psnr(specs).mean(), *gain))
-    return pd.DataFrame(rows, columns=["ablation", "arm", "labels", "psnr", "delta", "delta_lo", "delta_hi"])
+    to as many labels."""
+    by_training = shot_specs(profile, priors, sky)
+    rows = [
+        ((SHOTS[n], training, n, image_psnr(specs).mean()), difference(specs, by_training["joint training", n]))
+        for (training, n), specs in by_training.items()
+    ]
+    return compared(rows, ["ablation", "arm", "labels", "psnr"])
 
 
 def label_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
-    """bank, method, n_train, psnr, delta, delta_lo, delta_hi: the gain over the single prior that is best on the
-    labels."""
+    """bank, method, n_train, psnr, and the gain over the single prior that is best on the labels."""
     specs, rows = label_specs(profile, priors, sky), []
     for bank in banks_of(priors) if specs else ():
         singles = [s for s in specs if s.method.startswith("single:") and s.priors[0] in bank]
         best = best_of(singles)
         for s in specs:
             if s.priors == bank or entry(s.method).priors == "none":
-                gain = bootstrap(difference([s], best))
-                rows.append((bank_name(bank), s.method, s.n_train, image_psnr([s]).mean(), *gain))
-    columns = ["bank", "method", "n_train", "psnr", "delta", "delta_lo", "delta_hi"]
-    return pd.DataFrame(rows, columns=columns)
+                own = (bank_name(bank), s.method, s.n_train, image_psnr([s]).mean())
+                rows.append((own, difference([s], best)))
+    return compared(rows, ["bank", "method", "n_train", "psnr"])
 
 
 def training_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
@@ -353,17 +344,16 @@ def training_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.Dat
 
 def number_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """order, method, number (of priors), added (the last of them), psnr, and what it adds: the paired difference to
-    the bank without it, with its 95 % interval; none for the first."""
+    the bank without it; none for the first."""
     by_number, rows = number_specs(profile, priors, sky), []
     for (order, method, n), specs in by_number.items():
-        added = priors[:: ORDERS[order]][n - 1]
-        more = bootstrap(difference(specs, by_number[order, method, n - 1])) if n > 1 else (np.nan,) * 3
-        rows.append((order, method, n, added, image_psnr(specs).mean(), *more))
-    return pd.DataFrame(rows, columns=["order", "method", "number", "added", "psnr", "more", "lo", "hi"])
+        own = (order, method, n, priors[:: ORDERS[order]][n - 1], image_psnr(specs).mean())
+        rows.append((own, difference(specs, by_number[order, method, n - 1]) if n > 1 else None))
+    return compared(rows, ["order", "method", "number", "added", "psnr"])
 
 
 def leave_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
-    """prior, loss, lo, hi: what the closed form loses where a prior is not there."""
+    """prior, and the paired difference of the closed form with the whole bank to that without this prior."""
     by_prior = leave_specs(profile, priors, sky)
-    rows = [(name, *bootstrap(difference(by_prior[""], specs))) for name, specs in by_prior.items() if name]
-    return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])
+    rows = [((name,), difference(by_prior[""], specs)) for name, specs in by_prior.items() if name]
+    return compared(rows, ["prior"])

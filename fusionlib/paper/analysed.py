@@ -14,7 +14,7 @@ from fusionlib import metrics
 from fusionlib.fusion import FusedPrior, spread
 from fusionlib.gates import Oracle, Router, error_correlation, simplex_weights
 from fusionlib.interferometer import released_data
-from fusionlib.metrics import bootstrap
+from fusionlib.metrics import bootstrap, holm
 from fusionlib.paper import strategies
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of
 from fusionlib.paper.m87 import Source, reconstruct, sources
@@ -208,13 +208,6 @@ def _nearest(s: Seen, where: Tensor) -> Tensor:
     apart = (s.outputs - s.fused[:, None])[:, :, :, 0]  # (K, N, B, H, W)
     columns = apart.transpose(0, 1)[:, :, where].flatten(1)
     return simplex_weights(columns @ columns.T)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """p values corrected for their number (Holm 1979)."""
-    order, count = np.argsort(p), len(p)
-    corrected = np.maximum.accumulate(p[order] * (count - np.arange(count))).clip(max=1)
-    return corrected[np.argsort(order)]
 
 
 @recorded(version=1)

@@ -4,21 +4,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from fusionlib import files
-from fusionlib.metrics import bootstrap
 from fusionlib.paper import classified
 from fusionlib.paper.ablations import Arm, arm_specs, label_specs, single_specs
-from fusionlib.paper.analysed import holm
 from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec, scores
 from fusionlib.paper.specs import banks_of
-from fusionlib.paper.tables import best_of, difference
+from fusionlib.paper.tables import best_of, compared, difference
 from fusionlib.priors import zoo
 
+VERDICT = ["essay", "claim", "verdict", "evidence", "figure"]
 ESSAY = {"A": "a:image", "B": "b:image", "C": "c:image"}  # the essay's strategies, as it has them
 
 
@@ -194,44 +191,37 @@ def sides(pair: Pair, profile: str, priors: Sequence[str], sky: str) -> tuple[li
 
 
 def claim_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
-    """essay, claim, where, effect, lo, hi, p_holm, unit, figure: every comparison behind a claim.
-
-    Gains of PSNR [dB] with 95 % intervals; p values of Wilcoxon's signed-rank test over images (their mean over seeds),
-    after Holm over all of them.
-    """
-    rows, p = [], []
+    """essay, claim, where, figure, and the gain of PSNR [dB]: every comparison behind a claim, judged together."""
+    rows = []
     for claim in claims(profile, priors) if whole(profile, sky) else ():
         for pair in claim.pairs:
             if pair.far and len(banks_of(priors)) < 2:
                 continue
             one, other = sides(pair, profile, priors, sky)
             gain = difference(one, best_of(other) if pair.minus.method == "best_single" else other)
-            p.append(float(wilcoxon(gain.mean(0)).pvalue) if np.any(gain) else 1.0)
-            rows.append((claim.essay, claim.says, pair.where, *bootstrap(gain), "dB", claim.figure))
-    table = pd.DataFrame(rows, columns=["essay", "claim", "where", "effect", "lo", "hi", "unit", "figure"])
-    table.insert(6, "p_holm", holm(np.array(p)) if p else [])
-    return table
+            rows.append(((claim.essay, claim.says, pair.where, claim.figure), gain))
+    return compared(rows, ["essay", "claim", "where", "figure"])
 
 
 def verdict_table(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """essay, claim, verdict, evidence, figure: a claim holds if all its comparisons are above zero with their intervals
-    and after Holm, holds in those cases that are, and does not hold if none is: the reverse does if all are below."""
+    """essay, claim, verdict, evidence, figure, from the comparisons of `claim_table`."""
     rows = []
     for (essay, claim), part in comparisons.groupby(["essay", "claim"], sort=False):
-        sure = part.p_holm.isna() | (part.p_holm < 0.05)
-        above, below = part[(part.lo > 0) & sure], part[(part.hi < 0) & sure]
-        if len(above) == len(part):
-            verdict = "holds"
-        elif len(above):
-            verdict = "holds " + "; ".join(above["where"])
-        else:
-            verdict = "does not hold: the reverse does" if len(below) == len(part) else "does not hold"
-        told = [
-            f"{row['where']} {row['effect']:+.2f} {row['unit']} ({row['lo']:+.2f} to {row['hi']:+.2f})".strip()
-            for row in part.to_dict("records")
-        ]
+        cases = part.to_dict("records")
+        told = [f"{r['where']} {r['effect']:+.2f} dB ({r['lo']:+.2f} to {r['hi']:+.2f})".strip() for r in cases]
+        verdict = overall([(r["where"], r["verdict"]) for r in cases])
         rows.append((essay, claim, verdict, "; ".join(told), part.figure.iloc[0]))
-    return pd.DataFrame(rows, columns=["essay", "claim", "verdict", "evidence", "figure"])
+    return pd.DataFrame(rows, columns=VERDICT)
+
+
+def overall(cases: Sequence[tuple[str, str]]) -> str:
+    """A claim, from (case, verdict) of its comparisons: it holds if all are `better`, or in those cases that are."""
+    verdicts, good = {v for _, v in cases}, [where for where, v in cases if v == "better"]
+    if good:
+        return "holds" if len(verdicts) == 1 else f"holds {'; '.join(good)}"
+    if verdicts == {"worse"}:
+        return "the reverse holds"
+    return "negligible" if verdicts <= {"negligible", "same"} else "does not hold"
 
 
 def patch_claims(profile: str) -> pd.DataFrame:
@@ -240,23 +230,20 @@ def patch_claims(profile: str) -> pd.DataFrame:
     told = classified.verdict_table(gains, classified.trend_table(chosen), classified.table(chosen))
     rows = []
     for claim, part in told.groupby("claim", sort=False):
-        good = part[part.holds.astype(bool)]
-        verdict = "holds" if len(good) == len(part) else "does not hold"
-        verdict = f"holds for {', '.join(good.arm)} training" if 0 < len(good) < len(part) else verdict
+        cases = [(f"for {r.arm} training", "better" if r.holds else "undecided") for r in part.itertuples()]
         said = [f"{r['arm']} {r['value']:+.2f}" for r in part.to_dict("records")]
-        rows.append(("patches", claim, verdict, "; ".join(said), "fig09_accuracy"))
-    return pd.DataFrame(rows, columns=["essay", "claim", "verdict", "evidence", "figure"])
+        rows.append(("patches", claim, overall(cases), "; ".join(said), "fig09_accuracy"))
+    return pd.DataFrame(rows, columns=VERDICT)
 
 
 def size_claim(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
     """The claim on parameters (essay, 5.1): a thousandth of the frozen ones or fewer, by count."""
     count = max(frozen(priors), 1)
     told = {name: trained(arm_specs(profile, priors, Arm("", m), sky)[0]) / count for name, m in ESSAY.items()}
-    good = [name for name, ratio in told.items() if ratio <= 1e-3]
-    verdict = "holds" if len(good) == len(told) else f"holds for {', '.join(good)}" if good else "does not hold"
+    verdict = overall([(f"for {name}", "better" if ratio <= 1e-3 else "undecided") for name, ratio in told.items()])
     said = "; ".join(f"{name} {1e3 * ratio:.1f} thousandths" for name, ratio in told.items())
     row = ("5.1", "A thousandth of the frozen parameters is enough to train", verdict, said, "tab04_sizes")
-    return pd.DataFrame([row], columns=["essay", "claim", "verdict", "evidence", "figure"])
+    return pd.DataFrame([row], columns=VERDICT)
 
 
 def frozen(priors: Sequence[str]) -> int:

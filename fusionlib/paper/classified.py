@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from fusionlib import files, metrics, pmoe
 from fusionlib.paper.store import Record, stored
+from fusionlib.paper.tables import compared
 from fusionlib.pmoe import Arm, Samples
 from fusionlib.priors.downloads import MNIST_5K, fetch
 
@@ -175,14 +176,14 @@ def trend_table(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def gain_table(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Accuracy of each arm less the CNN's of equal neurons, trial by trial, same training and test samples."""
+    """Accuracy of each arm less the CNN's of equal neurons, trial by trial, same training and test samples; a
+    difference of a point counts."""
     like = lambda c: (c.data, c.N, c.n, c.arm.m)  # noqa: E731
     plain, rows = {like(c): result(c)["accuracy"] for c in cells if c.arm.kind == "cnn"}, []
     for cell in cells:
         if cell.arm.kind != "cnn" and like(cell) in plain:
-            gain = metrics.bootstrap(result(cell)["accuracy"] - plain[like(cell)])
-            rows.append((cell.arm.kind, *like(cell), *gain))
-    return pd.DataFrame(rows, columns=["arm", "data", "N", "n", "m", "gain", "lo", "hi"])
+            rows.append(((cell.arm.kind, *like(cell)), result(cell)["accuracy"] - plain[like(cell)]))
+    return compared(rows, ["arm", "data", "N", "n", "m"], threshold=0.01)
 
 
 QUOTED = {"training": "about 20 % less", "inference": "about 50 % less"}  # the second seed
@@ -219,7 +220,7 @@ def verdict_table(gains: pd.DataFrame, trends: pd.DataFrame, lengths: pd.DataFra
     rows: list[tuple] = []
     few = gains[(gains.data == "digits") & (gains.N == 100) & (gains.n == 16)]
     for row in few[few.arm.isin(["separate", "joint"])].to_dict("records"):
-        gain, lo, hi = (row[k] for k in ("gain", "lo", "hi"))
+        gain, lo, hi = (row[k] for k in ("effect", "lo", "hi"))
         rows.append(("at least 8 points above the CNN at N = 100", row["arm"], gain, lo, hi, gain >= 0.08))
     for arm, part in trends.groupby("arm", sort=False):
         worst = max(part.to_dict("records"), key=lambda row: row["hi"])

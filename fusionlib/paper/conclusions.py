@@ -14,7 +14,7 @@ from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import banks_of, strategy_specs
-from fusionlib.paper.tables import bank_name, best_of, difference
+from fusionlib.paper.tables import bank_name, best_of, compared, difference
 from fusionlib.priors import BANKS
 
 STRIP = ("rml", "best_single", "a:pixel", "b:image", "c:image", "closed_form", "unet", "oracle:pixel")
@@ -44,10 +44,9 @@ def conclusion_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky
 
 
 def gap_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFrame:
-    """bank, method, n_train, gain, lo, hi, ceiling, closed, closed_lo, closed_hi: the gain over the best single prior
-    with n labels, and as a share of the ceiling's; NaN where the ceiling's own interval contains zero."""
+    """bank, method, n_train, ceiling, closed, closed_lo, closed_hi, and the gain over the best single prior with n
+    labels; `closed` is that gain as a share of the ceiling's, NaN where the ceiling's own interval contains zero."""
     specs, rows = label_specs(profile, priors, sky) if whole(profile, sky) else [], []
-    columns = ["bank", "method", "n_train", "gain", "lo", "hi", "ceiling", "closed", "closed_lo", "closed_hi"]
     for bank in banks_of(priors) if specs else ():
         best = best_of([s for s in specs if s.method.startswith("single:") and s.priors[0] in bank])
         top = difference(_ceiling(profile, priors), best)
@@ -56,8 +55,8 @@ def gap_table(profile: str, priors: Sequence[str], sky: str = "") -> pd.DataFram
             if not s.method.startswith("single:") and s.priors in ((), bank):
                 gain = difference([s], best)
                 share = _share(gain, top) if real else (np.nan,) * 3
-                rows.append((bank_name(bank), s.method, s.n_train, *bootstrap(gain), top.mean(), *share))
-    return pd.DataFrame(rows, columns=columns)
+                rows.append(((bank_name(bank), s.method, s.n_train, top.mean(), *share), gain))
+    return compared(rows, ["bank", "method", "n_train", "ceiling", "closed", "closed_lo", "closed_hi"])
 
 
 def _share(gain: np.ndarray, top: np.ndarray, draws: int = 4000) -> tuple[float, float, float]:
@@ -85,7 +84,7 @@ def essay_table(profile: str, priors: Sequence[str], results: pd.DataFrame, sky:
         return f"{own:,} numbers, {own / max(count, 1):.2%} of the frozen"
 
     def by_labels(method: str) -> str:
-        told = [f"{r['gain']:+.2f} dB at n = {r['n_train']}" for r in labels if r["method"] == method]
+        told = [f"{r['effect']:+.2f} dB at n = {r['n_train']}" for r in labels if r["method"] == method]
         return ", ".join(told) or "not run"
 
     def cost(method: str) -> str:

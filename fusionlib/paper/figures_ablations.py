@@ -29,8 +29,8 @@ def fig07_ablations(data: pd.DataFrame) -> Figure:
                 if k == 0:
                     ax.plot(0, y, "|", ms=8, color="black")
                     continue
-                gain, lo, hi = (row[name] for name in ("delta", "delta_lo", "delta_hi"))
-                colour = "#0072B2" if lo > 0 else "#D55E00" if hi < 0 else "#777777"
+                gain, lo, hi = (row[name] for name in ("effect", "lo", "hi"))
+                colour = style.VERDICTS[row["verdict"]]
                 ax.errorbar(gain, y, xerr=[[gain - lo], [hi - gain]], fmt="o", ms=4, color=colour)
             y += 1.4
         ax.axvline(0, color="black", lw=0.6, ls=":")
@@ -46,22 +46,22 @@ def fig07_ablations(data: pd.DataFrame) -> Figure:
 
 
 def fig07_labels(data: pd.DataFrame) -> Figure:
-    """Rows: bank, method, n_train, psnr, delta, delta_lo, delta_hi: gain over the best single prior by labels."""
+    """Rows: bank, method, n_train, psnr, effect, lo, hi: gain over the best single prior by labels."""
     banks = list(dict.fromkeys(data.bank))
     fig, axes = plt.subplots(1, len(banks), figsize=(style.WIDTH, 4.4), sharey=True, squeeze=False)
     for ax, bank in zip(axes[0], banks, strict=True):
         for method, part in data[data.bank == bank].groupby("method", sort=False):
             part, colour = part.sort_values("n_train"), style.color(str(method))
             line = {"denoiser": "s--", "finetuned": "^:"}.get(str(method), "o-")  # beside their greys
-            ax.plot(part.n_train, part.delta, line, ms=3.5, lw=1.2, color=colour, label=style.label(str(method)))
-            ax.fill_between(part.n_train, part.delta_lo, part.delta_hi, color=colour, alpha=0.12, lw=0)
+            ax.plot(part.n_train, part.effect, line, ms=3.5, lw=1.2, color=colour, label=style.label(str(method)))
+            ax.fill_between(part.n_train, part.lo, part.hi, color=colour, alpha=0.12, lw=0)
         ax.axhline(0, color="black", lw=0.6, ls=":")
         numbers = sorted(set(data.n_train))
         ax.set(xscale="log", xlabel="labelled images n", title=f"bank {bank}")
         ax.set_xticks(numbers, [str(n) for n in numbers])
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    axes[0, 0].set_ylim(max(data.delta.min() - 0.4, -4), data.delta.max() + 0.25)
+    axes[0, 0].set_ylim(max(data.effect.min() - 0.4, -4), data.effect.max() + 0.25)
     axes[0, 0].set_ylabel("gain over the best single prior [dB]")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return fig
@@ -76,8 +76,8 @@ def fig07_shots(data: pd.DataFrame) -> Figure:
         look = {"marker": "o", "ms": 4, "lw": 1.2, "color": colours[str(training)]}
         level.plot(part.labels, part.psnr, label=str(training), **look)
         if training != "joint training":
-            error = [part.delta - part.delta_lo, part.delta_hi - part.delta]
-            gain.errorbar(part.labels + 0.1 * (k - 1.5), part.delta, error, **look)
+            error = [part.effect - part.lo, part.hi - part.effect]
+            gain.errorbar(part.labels + 0.1 * (k - 1.5), part.effect, error, **look)
     gain.axhline(0, color="black", lw=0.6, ls=":")
     for ax, label in ((level, "PSNR [dB]"), (gain, "gain over joint training [dB]")):
         ax.set_xticks(sorted(set(data.labels)))
@@ -88,13 +88,13 @@ def fig07_shots(data: pd.DataFrame) -> Figure:
 
 
 def fig07_number(data: pd.DataFrame) -> Figure:
-    """Rows of tab07_number: PSNR as the bank grows; hollow where what the last prior adds is not significant."""
+    """Rows of tab07_number: PSNR as the bank grows; hollow where the last prior adds nothing or it is undecided."""
     orders = list(dict.fromkeys(data.order))
     fig, axes = plt.subplots(1, len(orders), figsize=(style.WIDTH, 3.6), sharey=True, squeeze=False)
     for ax, order in zip(axes[0], orders, strict=True):
         part = data[data.order == order]
         for method, line in part.groupby("method", sort=False):
-            colour, told = style.color(str(method)), (line.lo > 0) | (line.hi < 0) | line.more.isna()
+            colour, told = style.color(str(method)), line.verdict.isin(["better", "worse"]) | line.effect.isna()
             ax.plot(line.number, line.psnr, "-", lw=1.2, color=colour, label=style.label(str(method)))
             for some, face in ((told, colour), (~told, "white")):
                 ax.plot(line.number[some], line.psnr[some], "o", ms=4.5, color=colour, mfc=face)
@@ -109,12 +109,12 @@ def fig07_number(data: pd.DataFrame) -> Figure:
 
 
 def fig07_leave(data: pd.DataFrame) -> Figure:
-    """Rows: prior, loss, lo, hi."""
+    """Rows: prior, effect, lo, hi."""
     fig, ax = plt.subplots(figsize=(style.WIDTH * 0.6, 2.6))
-    data = data.sort_values("loss")
+    data = data.sort_values("effect")
     for y, row in enumerate(data.to_dict("records")):
-        error = [[row["loss"] - row["lo"]], [row["hi"] - row["loss"]]]
-        ax.errorbar(row["loss"], y, xerr=error, fmt="o", ms=5, color=style.color(f"single:{row['prior']}"))
+        error = [[row["effect"] - row["lo"]], [row["hi"] - row["effect"]]]
+        ax.errorbar(row["effect"], y, xerr=error, fmt="o", ms=5, color=style.color(f"single:{row['prior']}"))
     ax.axvline(0, color="black", lw=0.6, ls=":")
     ax.set_yticks(range(len(data)), [style.short(str(p)) for p in data.prior])
     ax.set_xlabel("what the closed form loses without it [dB]")
@@ -123,14 +123,14 @@ def fig07_leave(data: pd.DataFrame) -> Figure:
 
 
 def fig07_stress(data: pd.DataFrame) -> Figure:
-    """Rows: stress, method, psnr, delta, lo, hi: the gain over the average of the priors."""
+    """Rows: stress, method, psnr, effect, lo, hi: the gain over the average of the priors."""
     stresses, methods = list(dict.fromkeys(data.stress)), [m for m in dict.fromkeys(data.method) if m != "average"]
     fig, ax = plt.subplots(figsize=(style.WIDTH, 3.0))
     for k, method in enumerate(methods):
         part = data[data.method == method].set_index("stress").loc[stresses]
         x = np.arange(len(stresses)) + 0.12 * (k - (len(methods) - 1) / 2)
-        error = [part.delta - part.lo, part.hi - part.delta]
-        ax.errorbar(x, part.delta, error, fmt="o", ms=5, color=style.color(method), label=style.label(method))
+        error = [part.effect - part.lo, part.hi - part.effect]
+        ax.errorbar(x, part.effect, error, fmt="o", ms=5, color=style.color(method), label=style.label(method))
     ax.axhline(0, color="black", lw=0.6, ls=":")
     ax.set_xticks(range(len(stresses)), [textwrap.fill(s.replace(" µas", "\u00a0µas"), 10) for s in stresses])
     ax.set_ylabel("gain over the average [dB]")

@@ -38,7 +38,7 @@ def _title(method: str) -> str:
 
 def fig13_efficiency(data: pd.DataFrame) -> Figure:
     """Rows of tab13_gap: as `fig07_labels`, with the gain of the in-domain ceiling."""
-    fig = fig07_labels(data.rename(columns={"gain": "delta", "lo": "delta_lo", "hi": "delta_hi"}))
+    fig = fig07_labels(data)
     for ax, (_, here) in zip(fig.axes, data.groupby("bank", sort=False), strict=True):
         ceiling = here.ceiling.iloc[0]
         if np.isfinite(ceiling):
@@ -52,17 +52,14 @@ def fig13_efficiency(data: pd.DataFrame) -> Figure:
 
 def fig13_claims(data: pd.DataFrame) -> Figure:
     """Rows of tab13_claims: every comparison behind a claim; the claim holds where all of its points are blue."""
-    blue, orange, grey = "#0072B2", "#D55E00", "#999999"
     claims = list(dict.fromkeys(zip(data.essay, data.claim, strict=True)))
     fig, ax = plt.subplots(figsize=(style.WIDTH, 0.8 + 0.27 * len(claims)))
     for y, (essay, claim) in enumerate(claims):
         part = data[(data.essay == essay) & (data.claim == claim)]
         places = y + np.linspace(-0.28, 0.28, len(part)) if len(part) > 1 else [y]
         for place, row in zip(places, part.to_dict("records"), strict=True):
-            sure = not row["p_holm"] >= 0.05
-            colour = blue if row["lo"] > 0 and sure else orange if row["hi"] < 0 and sure else grey
             error = [[row["effect"] - row["lo"]], [row["hi"] - row["effect"]]]
-            ax.errorbar(row["effect"], place, xerr=error, fmt="o", ms=2.5, lw=0.9, color=colour)
+            ax.errorbar(row["effect"], place, xerr=error, fmt="o", ms=2.5, lw=0.9, color=style.VERDICTS[row["verdict"]])
     ax.axvline(0, color="black", lw=0.6, ls=":")
     ax.set_yticks(range(len(claims)), [f"{claim}  ({essay})" for essay, claim in claims], fontsize=6.5)
     ax.set_ylim(len(claims) - 0.4, -0.6)
@@ -72,7 +69,10 @@ def fig13_claims(data: pd.DataFrame) -> Figure:
     ax.minorticks_off()
     ax.set_xlabel("gain that the claim says is positive [dB]")
     ax.grid(axis="x", alpha=0.3)
-    words = {blue: "positive", orange: "negative", grey: "not significant (95 % interval, Holm)"}
-    marks = [plt.Line2D([], [], color=c, marker="o", ms=2.5, lw=0.9, label=word) for c, word in words.items()]
+    marks = [
+        plt.Line2D([], [], color=style.VERDICTS[v], marker="o", ms=2.5, lw=0.9, label=word)
+        for v, word in {"better": "positive", "worse": "negative", "negligible": "negligible (below 0.1 dB)",
+                        "undecided": "undecided"}.items()
+    ]  # fmt: skip
     fig.legend(handles=marks, loc="lower left", fontsize=6.5, frameon=False).set_in_layout(False)  # beside the axis
     return fig

@@ -16,7 +16,7 @@ from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed
 from fusionlib.paper.method import with_truth
 from fusionlib.paper.specs import patch_specs
 from fusionlib.paper.strategies import Run
-from fusionlib.paper.tables import bank_name, difference, score_table
+from fusionlib.paper.tables import bank_name, compared, difference, score_table
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import in_patches, patch_share, zoo
@@ -183,15 +183,15 @@ def window_table(n: int, sides: Sequence[int] = (16, 32), repeats: int = 5) -> p
 
 
 def paired_gains(specs: Sequence[Spec], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """method, minus, bank, coverage, gain, lo, hi: paired, 95 % bootstraps of the images and seeds that both have."""
+    """method, minus, bank, coverage, and their paired difference, of the images and seeds that both have."""
     rows = []
     for priors, coverage in dict.fromkeys((s.priors, s.coverage) for s in specs):
         group = [s for s in specs if (s.priors, s.coverage) == (priors, coverage)]
         for pair in pairs:
             one, other = ([s for s in group if s.method == method] for method in pair)
             if one and other:
-                rows.append((*pair, bank_name(priors), coverage, *metrics.bootstrap(difference(one, other))))
-    return pd.DataFrame(rows, columns=["method", "minus", "bank", "coverage", "gain", "lo", "hi"])
+                rows.append(((*pair, bank_name(priors), coverage), difference(one, other)))
+    return compared(rows, ["method", "minus", "bank", "coverage"])
 
 
 def regions(truth: Tensor) -> Tensor:

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from fusionlib import metrics
 from fusionlib.fitting import collapse
-from fusionlib.metrics import bootstrap
 from fusionlib.paper import store
 from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, tuned
 from fusionlib.paper.method import Array, with_truth
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.specs import banks_of
-from fusionlib.paper.tables import bank_name, difference, examples
+from fusionlib.paper.tables import bank_name, compared, difference, examples
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import zoo
 
@@ -151,8 +150,8 @@ def size_table(specs: Sequence[Spec]) -> pd.DataFrame:
 
 
 def lead_table(specs: Sequence[Spec], priors: Sequence[str]) -> pd.DataFrame:
-    """n_train, bank, method, minus, delta, lo, hi: at full coverage, the best fused row of each bank less every other
-    row, image by image."""
+    """n_train, bank, method, minus, and their paired difference at full coverage: the best fused row of each bank less
+    every other row."""
     rows = []
     for bank in banks_of(priors):
         by_method: dict[str, list[Spec]] = {}
@@ -164,10 +163,10 @@ def lead_table(specs: Sequence[Spec], priors: Sequence[str]) -> pd.DataFrame:
         if fused:
             best = max(fused, key=lambda m: np.mean([scores(s)["psnr"].mean() for s in by_method[m]]))
             for method in by_method.keys() - {best}:
-                gain = bootstrap(difference(by_method[best], by_method[method]))
-                rows.append((by_method[best][0].n_train, bank_name(bank), best, method, *gain))
-    table = pd.DataFrame(rows, columns=["n_train", "bank", "method", "minus", "delta", "lo", "hi"])
-    return table.sort_values(["bank", "delta", "minus"], ignore_index=True)
+                own = (by_method[best][0].n_train, bank_name(bank), best, method)
+                rows.append((own, difference(by_method[best], by_method[method])))
+    table = compared(rows, ["n_train", "bank", "method", "minus"])
+    return table.sort_values(["bank", "effect", "minus"], ignore_index=True)
 
 
 def pictures(specs: Sequence[Spec], n: int) -> dict[str, np.ndarray]:

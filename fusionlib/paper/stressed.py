@@ -9,10 +9,10 @@ import torch
 
 from fusionlib import metrics
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
-from fusionlib.metrics import bootstrap
 from fusionlib.paper.ablations import like, reference_specs
 from fusionlib.paper.experiment import WINDOW, Spec, device, method_of, observed, tuned
 from fusionlib.paper.method import with_truth
+from fusionlib.paper.tables import compared
 from fusionlib.paper.tasks import Task, recorded
 
 IMAGES = {"smoke": 2, "quick": 16, "paper": 64}
@@ -69,13 +69,12 @@ def under_stress(spec: Spec, n: int) -> dict[str, np.ndarray]:
 
 
 def stress_table(specs: Sequence[Spec], n: int) -> pd.DataFrame:
-    """stress, method, psnr, delta, lo, hi: `under_stress`, beside the average."""
+    """stress, method, psnr, and the gain over the average: `under_stress`."""
     rows, stressed = [], {s.method: under_stress(s, n) for s in specs}
     for name in STRESSES:
         for method, psnr in stressed.items():
-            gain = bootstrap(psnr[name] - stressed["average"][name])
-            rows.append((name, method, psnr[name].mean(), *gain))
-    return pd.DataFrame(rows, columns=["stress", "method", "psnr", "delta", "lo", "hi"])
+            rows.append(((name, method, psnr[name].mean()), psnr[name] - stressed["average"][name]))
+    return compared(rows, ["stress", "method", "psnr"])
 
 
 def stress_tasks(profile: str, priors: Sequence[str], sky: str = "", **_: Any) -> list[Task]:

@@ -12,8 +12,13 @@ ERROR = "cividis"  # sizes of errors
 DPI = 150
 
 COVERAGE_COLORS = {1.0: "#0072B2", 0.3: "#009E73", 0.1: "#CC79A7"}
-
-
+VERDICTS = {  # of `metrics.compare`
+    "better": "#0072B2",
+    "worse": "#D55E00",
+    "negligible": "#999999",
+    "undecided": "#CC9A00",
+    "same": "#999999",
+}
 MARKERS = {
     "single": "o",
     "baseline": "s",

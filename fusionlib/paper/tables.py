@@ -12,7 +12,7 @@ import torch
 
 from fusionlib import files, metrics
 from fusionlib.interferometer import COVERAGE, Interferometer, eht2017_table, read_observation
-from fusionlib.metrics import bootstrap
+from fusionlib.metrics import THRESHOLD, Comparison, bootstrap, compare
 from fusionlib.paper.experiment import (
     Record,
     Spec,
@@ -32,7 +32,7 @@ from fusionlib.priors import BANKS
 KEYS = ("method", "kind", "bank", "regime", "coverage", "resolution", "n_train", "seed", "n_test")
 INTERVALS = ("psnr", "psnr_lo", "psnr_hi", "delta_best_single", "delta_lo", "delta_hi", "delta_worst")
 SCHEMA = (*KEYS, *INTERVALS, "ssim", "psnr_blur", "nxcorr", "chi2_vis", "trainable", "prior_calls", "seconds")
-DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4, "mean": 3, "lo": 3, "hi": 3} | dict.fromkeys(
+DECIMALS = {"ssim": 4, "nxcorr": 4, "seconds": 4, "effect": 3, "lo": 3, "hi": 3, "p_holm": 6} | dict.fromkeys(
     (*INTERVALS, "psnr_train", "psnr_blur", "chi2_vis"), 3
 )
 
@@ -129,14 +129,22 @@ def best_of(specs: Sequence[Spec]) -> list[Spec]:
     return by[max(mean, key=lambda name: mean[name])]
 
 
+def compared(
+    rows: Sequence[tuple[tuple, np.ndarray | None]], columns: Sequence[str], threshold: float = THRESHOLD
+) -> pd.DataFrame:
+    """A table of paired differences, judged together by `metrics.compare`: each row's own `columns`, then `effect`,
+    `lo`, `hi`, `p_holm`, `verdict`, which are missing where there is nothing to compare with."""
+    judged = iter(compare([d for _, d in rows if d is not None], threshold))
+    nothing = (np.nan,) * 4 + ("",)
+    told = [(*own, *(next(judged) if d is not None else nothing)) for own, d in rows]
+    return pd.DataFrame(told, columns=[*columns, *Comparison._fields])
+
+
 def paired_table(specs: Sequence[Spec]) -> pd.DataFrame:
-    """Mean PSNR difference of every two methods at full coverage, with its 95 % interval, images and seeds together."""
+    """method, minus, and their paired difference of PSNR at full coverage: every two methods."""
     group = grouped(specs, 1.0)
     psnr = {method: per_image(pairs, "psnr") for method, pairs in group.items()}
-    rows = [
-        {"method": a, "minus": b, **bootstrap(psnr[a] - psnr[b])._asdict()} for a, b in itertools.combinations(psnr, 2)
-    ]
-    return pd.DataFrame(rows, columns=["method", "minus", "mean", "lo", "hi"])
+    return compared([((a, b), psnr[a] - psnr[b]) for a, b in itertools.combinations(psnr, 2)], ["method", "minus"])
 
 
 def coverage_table() -> tuple[pd.DataFrame, pd.DataFrame]:
