@@ -17,7 +17,7 @@ import yaml
 from matplotlib.testing.compare import compare_images
 from nbconvert import HTMLExporter
 
-from fusionlib.paper import drawing, figures
+from fusionlib.paper import figures, plots
 from fusionlib.paper.chapter import CHAPTERS
 from fusionlib.paper.profiles import PROFILES
 
@@ -83,7 +83,7 @@ def test_published_notebook_shows_in_a_plain_viewer(chapter):
 def test_published_figure_redraws_from_its_data(facts, tmp_path):
     data = next(p for p in facts.parent.glob(f"{facts.stem}.*") if p.suffix in (".csv", ".npz"))
     drawn = tmp_path / f"{facts.stem}.png"
-    figure = drawing.redraw(getattr(figures, json.loads(facts.read_text())["drawn_by"]), data)
+    figure = plots.redraw(getattr(figures, json.loads(facts.read_text())["drawn_by"]), data)
     figure.savefig(drawn, metadata={"Software": None})
     plt.close(figure)
     assert compare_images(str(facts.with_suffix(".png")), str(drawn), tol=5) is None

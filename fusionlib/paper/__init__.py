@@ -13,9 +13,9 @@ from fusionlib.paper import (
     stressed,
     trained,
 )
-from fusionlib.paper.drawing import save
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
+from fusionlib.paper.plots import save
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.specs import (
     baseline_specs,
@@ -34,42 +34,3 @@ from fusionlib.paper.tables import (
     settings_table,
     write_table,
 )
-
-__all__ = [
-    "PROFILES",
-    "Spec",
-    "ablations",
-    "analysed",
-    "arrays",
-    "baseline_specs",
-    "claims",
-    "classified",
-    "closure_specs",
-    "compare_observation",
-    "conclusions",
-    "coverage_table",
-    "examples",
-    "figures",
-    "headroom",
-    "headroom_specs",
-    "m87",
-    "observed",
-    "output",
-    "paired_table",
-    "patch_specs",
-    "patched",
-    "prior_of",
-    "provenance",
-    "save",
-    "score_table",
-    "scores",
-    "settings_table",
-    "show",
-    "strategies",
-    "strategy_specs",
-    "stressed",
-    "trained",
-    "tuned",
-    "weight_specs",
-    "write_table",
-]

@@ -72,17 +72,24 @@ def label(name: str) -> str:
         return zoo.label(argument) if argument else "best single prior"
     if name == "oracle:affine":
         return "oracle, weights per image"
-    parts = [*(argument or "pixel").split("/"), ""]
-    first = {"coarse": "coarse to fine"}.get(parts[0], f"{parts[0]} px" if parts[0].isdigit() else parts[0])
-    return entry(name).label.format(argument if kind == "top" else first, parts[1])
+    return _filled(entry(name).label, kind, argument)
+
+
+def _filled(words: str, kind: str, argument: str) -> str:
+    """A label with what stands after the colon."""
+    first, _, second = (argument or "pixel").partition("/")
+    if kind != "top":
+        first = {"coarse": "coarse to fine"}.get(first, f"{first} px" if first.isdigit() else first)
+    return words.format(first, second)
 
 
 def short(name: str) -> str:
     """The name of a prior or method where there is little room."""
-    kind = name.partition(":")[0]
+    kind, _, argument = name.partition(":")
     if kind not in METHODS or kind == "single":
         return zoo.short(name.removeprefix("single:"))
-    return label(name) if ":" in name else entry(name).short or label(name)
+    words = entry(name).short
+    return _filled(words, kind, argument) if words and (not argument or "{" in words) else label(name)
 
 
 def color(name: str) -> str:
@@ -170,7 +177,7 @@ METHODS: dict[str, Entry] = {
     "consensus": Entry(_consensus, "consensus vote", "#BF812D", "fitted", "argument"),
     "mace": Entry(_mace, "MACE", "#7F6000", "fitted"),
     "heldout": Entry(_heldout, "held-out visibilities", "#C7B35A", "fitted", short="held-out"),
-    "oracle": Entry(_oracle, "oracle, prior per {}", grid="fitted"),
+    "oracle": Entry(_oracle, "oracle, prior per {}", grid="fitted", short="oracle, {}"),
     "ceiling": Entry(_ceiling, "ceiling: trained on the sky", "#000000", short="ceiling"),
     "static_simplex": Entry(_SIMPLEX, "static weights, simplex", "#B2912F", "fitted", short="static, simplex"),
     "static_affine": Entry(_AFFINE, "static weights, affine", "#DA5526", "fitted", short="static, affine"),

@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from fusionlib import files
-from fusionlib.paper import classified, drawing, figures, store, style
+from fusionlib.paper import classified, figures, plots, store, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
 from fusionlib.paper.classified import Cell
 from fusionlib.paper.conclusions import strip_specs
@@ -177,7 +177,7 @@ def publish(profile: str) -> None:
                 shutil.copy(path, stage)
             data = next(p for p in stage.glob(f"{stem}.*") if p.suffix in (".csv", ".npz"))
             said = json.loads((stage / f"{stem}.json").read_text())
-            drawn = drawing.redraw(getattr(figures, said["drawn_by"]), data)
+            drawn = plots.redraw(getattr(figures, said["drawn_by"]), data)
             drawn.savefig(stage / f"{stem}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
             plt.close(drawn)
         notebooks = stage / "notebooks"

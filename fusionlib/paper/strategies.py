@@ -170,7 +170,7 @@ def lead_table(specs: Sequence[Spec], priors: Sequence[str]) -> pd.DataFrame:
 
 
 def pictures(specs: Sequence[Spec], n: int) -> dict[str, np.ndarray]:
-    """What `drawing.mosaic` shows: the first development images under each method."""
+    """What `plots.mosaic` shows: the first development images under each method."""
     return examples(specs, n)[0]
 
 

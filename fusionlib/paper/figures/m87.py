@@ -6,7 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fusionlib.paper import style
-from fusionlib.paper.drawing import SCALE, Arrays, frame, sky_picture
+from fusionlib.paper.plots import SCALE, Arrays, curve, frame, panels, points, scale_bar, sky_picture
+
+SOURCES = {"M87": "M87, 11 April 2017, low band", "twin": "simulated twin, same baselines"}
 
 
 def fig10_m87(data: Arrays) -> Figure:
@@ -20,14 +22,12 @@ def fig10_m87(data: Arrays) -> Figure:
     *parts, foot = fig.subfigures(len(sources) + 1, 1, squeeze=False, height_ratios=ratios)[:, 0]
     for part, source in zip(parts, sources, strict=True):
         part.suptitle(SOURCES.get(source, source), fontsize=9)
-        axes = part.subplots(rows, columns, squeeze=False).flatten()
-        twin = source == "twin"
-        pictures = [("truth", data["truth"])] * twin + list(zip(methods, data[f"image_{source}"], strict=True))
-        for ax, (method, image) in zip(axes, pictures, strict=False):
-            shown = sky_picture(ax, image, style.short(method))
-            if twin and method != "truth":
-                psnr = data["psnr"][methods.index(method)]
-                ax.text(0.97, 0.04, f"{psnr:.1f} dB", transform=ax.transAxes, color="white", ha="right", fontsize=8)
+        axes, twin = part.subplots(rows, columns, squeeze=False).flatten(), source == "twin"
+        pictures = [(style.short(m), image) for m, image in zip(methods, data[f"image_{source}"], strict=True)]
+        pictures = [("truth", data["truth"])] * twin + pictures
+        scores = [None, *data["psnr"]] if twin else [None] * len(pictures)
+        for ax, (title, image), psnr in zip(axes, pictures, scores, strict=False):
+            shown = sky_picture(ax, image, title, psnr)
         for ax in axes[len(pictures) :]:
             ax.axis("off")
         frame(axes[: len(pictures)])
@@ -36,23 +36,18 @@ def fig10_m87(data: Arrays) -> Figure:
     return fig
 
 
-SOURCES = {"M87": "M87, 11 April 2017, low band", "twin": "simulated twin, same baselines"}
-
-
 def fig10_profiles(data: Arrays) -> Figure:
     """`source`, `method` as above, `profile_<source>` (M, 180) and `profile_truth` (180,): ridge over its mean."""
     sources, methods = [str(s) for s in data["source"]], [str(m) for m in data["method"]]
     alone = [m for m in methods if m.startswith("single:") or m in ("rml", "average")]
     fused = [m for m in methods if m not in alone]
-    fig, axes = plt.subplots(
-        2, len(sources), figsize=(style.WIDTH, 5.0), sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
+    fig, axes = panels(2, len(sources), 1, 5.0, sharex=True, sharey=True, layout="constrained")
     for column, source in zip(axes.T, sources, strict=True):
         profiles = dict(zip(methods, data[f"profile_{source}"], strict=True))
         for ax, part in zip(column, (alone, fused), strict=True):
             for method in part:
                 angle = np.arange(len(profiles[method])) * (360 / len(profiles[method]))
-                ax.plot(angle, profiles[method], lw=1.2, color=style.color(method), label=style.label(method))
+                curve(ax, angle, profiles[method], style.color(method), style.label(method), lw=1.2)
             if source == "twin":
                 ax.plot(angle, data["profile_truth"], "k--", lw=1.5, label="truth")
         column[0].set_title(SOURCES.get(source, source))
@@ -75,25 +70,20 @@ def fig10_closures(data: Arrays) -> Figure:
         if start == starts[0]:
             ax.set_ylabel(kind)
     frame(axes)
-    fig.colorbar(shown, ax=axes, shrink=0.7, aspect=40, location="bottom", label=SCALE, extend="both")
+    scale_bar(fig, shown, axes, SCALE, shrink=0.7)
     return fig
 
 
 def fig10_families(data: pd.DataFrame) -> Figure:
     """Rows: family, method, rings_true, rings_seen, lo, hi: the share of images that show a ring."""
     families, methods = list(dict.fromkeys(data.family)), list(dict.fromkeys(data.method))
-    fig, axes = plt.subplots(
-        1, len(families), figsize=(style.WIDTH, 0.9 + 0.22 * len(methods)), sharey=True, squeeze=False
-    )
+    fig, axes = panels(1, len(families), 1, 0.9 + 0.22 * len(methods), sharey=True)
     for ax, family in zip(axes[0], families, strict=True):
         part = data[data.family == family][::-1]
-        for y, row in enumerate(part.itertuples()):
-            error = [[max(0.0, row.rings_seen - row.lo)], [max(0.0, row.hi - row.rings_seen)]]
-            ax.errorbar(row.rings_seen, y, xerr=error, fmt="o", ms=4, color=style.color(str(row.method)))
+        colors, labels = [style.color(m) for m in part.method], [style.label(m) for m in part.method]
+        points(ax, part, "rings_seen", "lo", "hi", colors, labels=labels)
         ax.axvline(part.rings_true.iloc[0], color="black", lw=0.8, ls="--")
         ax.set(title=family, xlim=(-0.05, 1.05))
-        ax.set_yticks(range(len(part)), [style.label(m) for m in part.method])
         ax.margins(y=0.1)
-        ax.grid(axis="x", alpha=0.3)
     fig.supxlabel("share of images that show a ring", fontsize=9)
     return fig
