@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from fusionlib import paper
-from fusionlib.paper import headroom
+from fusionlib.paper.studies import headroom
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down

@@ -26,7 +26,7 @@ import torch
 
 from fusionlib import paper
 from fusionlib.gates import routing
-from fusionlib.paper import strategies
+from fusionlib.paper.studies import headroom, strategies
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -69,7 +69,7 @@ strategies.shapes(routing.cosine_router(n, None), x, 0.1)
 # %%
 strategy = ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image")
 specs = paper.strategy_specs(profile, found, only=strategy, all_coverages=True, sky=sky)
-table = paper.headroom.table(specs, found)
+table = headroom.table(specs, found)
 paper.write_table(table, "tab03_strategies", out)
 table.sort_values(["bank", "psnr"], ascending=False).round(3)
 
@@ -82,7 +82,7 @@ paper.save(paper.figures.forest, table, out, "fig03_strategies", **facts)
 # oracles are left out.
 
 # %%
-gap = paper.headroom.gap_table(table[table.coverage == 1.0]).round(3)
+gap = headroom.gap_table(table[table.coverage == 1.0]).round(3)
 paper.write_table(gap, "tab03_gap", out)
 gap[gap.gain > 0]
 
@@ -155,7 +155,7 @@ paper.save(
 # %%
 wide = strategies.known(paper.strategy_specs("wide", found, sky=sky))
 if wide:
-    table = paper.headroom.table(wide, found)
+    table = headroom.table(wide, found)
     paper.write_table(table, "tab03_wide", out)
     paper.save(paper.figures.forest, table, out, "fig03_wide", **facts | {"profile": "wide", "split": "dev"})
 

@@ -23,7 +23,7 @@ from IPython.display import display
 
 from fusionlib import paper
 from fusionlib.gates import adapters, routing
-from fusionlib.paper import strategies
+from fusionlib.paper.studies import headroom, strategies
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -54,7 +54,7 @@ strategies.shapes(adapters.Residual(n), x.expand(n, -1, -1, -1, -1), 0.1)
 
 # %%
 specs = paper.strategy_specs(profile, found, only=("b:image", "b_meta:image"), sky=sky)
-table = paper.headroom.table(specs, found)
+table = headroom.table(specs, found)
 paper.write_table(table, "tab04_strategies", out)
 table.sort_values(["bank", "psnr"], ascending=False).round(3)
 

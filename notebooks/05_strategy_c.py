@@ -24,7 +24,7 @@ import torch
 
 from fusionlib import paper
 from fusionlib.gates import routing
-from fusionlib.paper import strategies
+from fusionlib.paper.studies import headroom, strategies
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -53,7 +53,7 @@ strategies.shapes(routing.Voter(routing.Encoder(routing.Voter.maps)), x, 0.1, to
 
 # %%
 specs = paper.strategy_specs(profile, found, only=("c:image",), sky=sky)
-table = paper.headroom.table(specs, found)
+table = headroom.table(specs, found)
 paper.write_table(table, "tab05_strategies", out)
 table.sort_values(["bank", "psnr"], ascending=False).round(3)
 

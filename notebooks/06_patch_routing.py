@@ -22,7 +22,8 @@
 import torch
 
 from fusionlib import paper
-from fusionlib.paper import patched, strategies
+from fusionlib.paper.specs import banks_of
+from fusionlib.paper.studies import patches, strategies
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -47,7 +48,7 @@ facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed fo
 # so that two of them stand for all.
 
 # %%
-costs = patched.timed(specs, profile).result()
+costs = patches.timed(specs, profile).result()
 paper.write_table(costs, "tab06_cost", out)
 
 # %% [markdown]
@@ -60,13 +61,13 @@ paper.write_table(costs, "tab06_cost", out)
 # images that both have.
 
 # %%
-banks = [*paper.headroom.banks_of(found), zoo.BANKS["local"]]
-table = patched.resolution_table(specs, banks, costs)
+banks = [*banks_of(found), zoo.BANKS["local"]]
+table = patches.resolution_table(specs, banks, costs)
 paper.write_table(table, "tab06_resolution", out)
 table.drop(columns=["regime", "seed"]).sort_values(["bank", "coverage", "psnr"], ascending=False).round(3)
 
 # %%
-sides = patched.side_table(table)
+sides = patches.side_table(table)
 paper.save(paper.figures.fig06_resolution, sides, out, **facts)
 
 # %% [markdown]
@@ -85,7 +86,7 @@ pairs = [
     *((f"priced:{price}", "closed_form") for price in ("0.0003", "0.001", "0.003", "0.01")),
     *((f"top_p:image/{p}", "a:image") for p in (0.5, 0.7, 0.9)),
 ]
-gains = patched.paired_gains(specs, pairs)
+gains = patches.paired_gains(specs, pairs)
 paper.write_table(gains, "tab06_gains", out)
 gains.round(3)
 
@@ -102,7 +103,7 @@ shown = costs[costs.method.isin(kept) | costs.method.str.contains("priced|top_p:
 paper.save(paper.figures.fig06_pareto, shown[shown.bank != "local"], out, **facts)
 
 # %%
-saved = patched.saving_table(costs)
+saved = patches.saving_table(costs)
 paper.write_table(saved, "tab06_savings", out)
 saved.round(3)
 
@@ -114,7 +115,7 @@ saved.round(3)
 # patches and on a share of them.
 
 # %%
-windows = patched.window_table(32 if profile != "smoke" else 2)
+windows = patches.window_table(32 if profile != "smoke" else 2)
 paper.write_table(windows, "tab06_windows", out)
 windows.round(3)
 
@@ -131,10 +132,10 @@ full = [s for s in specs if s.coverage == 1.0 and s.seed == specs[0].seed]
 mine = strategies.of(full, ["closed_form"], found)
 runs = strategies.runs(mine, 4 * paper.PROFILES[profile].n_show)
 if runs:
-    paper.save(paper.figures.fig06_maps, patched.weight_maps(runs[1], 2), out, **facts | {"split": "dev"})
+    paper.save(paper.figures.fig06_maps, patches.weight_maps(runs[1], 2), out, **facts | {"split": "dev"})
 
 # %%
-where = patched.region_table(runs)
+where = patches.region_table(runs)
 paper.write_table(where, "tab06_regions", out)
 if runs:
     paper.save(paper.figures.fig06_regions, where, out, **facts | {"split": "dev"})

@@ -22,7 +22,7 @@ import torch
 from IPython.display import display
 
 from fusionlib import paper
-from fusionlib.paper import ablations, strategies, stressed
+from fusionlib.paper.studies import ablations, strategies, stress
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -147,7 +147,7 @@ if len(leave):
 # noise, or 7 or 3 of the 22 scans, another array so to speak. Development images, observed from 64 pixels here.
 
 # %%
-stress = stressed.stress_table(stressed.stress_specs(profile, found, sky), stressed.IMAGES[profile])
+stress = stress.stress_table(stress.stress_specs(profile, found, sky), stress.IMAGES[profile])
 paper.write_table(stress, "tab07_stress", out)
 if profile != "smoke":
     display(paper.save(paper.figures.fig07_stress, stress, out, **facts))

@@ -21,7 +21,7 @@ from IPython.display import display
 
 from fusionlib import paper
 from fusionlib.interferometer import released_data
-from fusionlib.paper import analysed, m87, strategies
+from fusionlib.paper.studies import disagreement, m87, strategies, weight_analysis
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -35,9 +35,9 @@ observation: str = ""  # UVFITS file of the observation; by default the released
 # %%
 out = paper.output(profile)
 found, lacking = zoo.available(priors)
-specs, single, uncalibrated = analysed.analysed(paper.weight_specs(profile, found, sky=sky))
-n = analysed.IMAGES[profile]
-seen = {s.method: analysed.analysis(s, single, n) for s in specs}
+specs, single, uncalibrated = weight_analysis.analysed(paper.weight_specs(profile, found, sky=sky))
+n = weight_analysis.IMAGES[profile]
+seen = {s.method: weight_analysis.analysis(s, single, n) for s in specs}
 best = seen["closed_form"] if "closed_form" in seen else next(iter(seen.values()))
 facts = {"profile": profile, "split": "dev", "seeds": [0], "images": n}
 
@@ -75,8 +75,8 @@ if len(structure):
 
 # %%
 occluded = []
-for spec in analysed.occluded(specs):
-    method, lost = spec.method, analysed.occlusion_table(spec, n)
+for spec in weight_analysis.occluded(specs):
+    method, lost = spec.method, weight_analysis.occlusion_table(spec, n)
     mean = weights[weights.method == method].groupby("prior").weight.mean()
     occluded.append(lost.assign(method=method, weight=lost.prior.map(mean)))
 occlusion = pd.concat(occluded, ignore_index=True)
@@ -106,7 +106,7 @@ collapsed.round(3)
 
 # %%
 if "a:image" in seen:
-    embedded = analysed.part(seen["a:image"], "embedding")
+    embedded = weight_analysis.part(seen["a:image"], "embedding")
     display(paper.save(paper.figures.fig08_embeddings, embedded, out, **facts))
 
 # %% [markdown]
@@ -134,7 +134,7 @@ paper.write_table(regret, "tab08_regret", out)
 paper.save(paper.figures.fig08_regret, regret, out, **facts)
 
 # %%
-paper.save(paper.figures.fig08_regret_maps, analysed.part(best, "regret"), out, **facts)
+paper.save(paper.figures.fig08_regret_maps, weight_analysis.part(best, "regret"), out, **facts)
 
 # %% [markdown]
 # ## Disagreement as an error map
@@ -145,7 +145,7 @@ paper.save(paper.figures.fig08_regret_maps, analysed.part(best, "regret"), out, 
 # and the error by how large the disagreement is.
 
 # %%
-paper.save(paper.figures.fig08_disagreement, analysed.part(best, "apart"), out, **facts)
+paper.save(paper.figures.fig08_disagreement, weight_analysis.part(best, "apart"), out, **facts)
 
 # %%
 guesses = strategies.joined(seen.values(), "guesses")
@@ -163,7 +163,7 @@ paper.save(paper.figures.fig08_calibration, calibration, out, **facts)
 
 # %%
 sources, told = m87.sources(observation or next(map(str, released_data()), ""))
-pictures = analysed.disagreement_on(uncalibrated, sources)
+pictures = disagreement.disagreement_on(uncalibrated, sources)
 paper.save(paper.figures.fig08_m87, pictures, out, **facts)
 
 # %% [markdown]

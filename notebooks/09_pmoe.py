@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 
 from fusionlib import paper
-from fusionlib.paper import classified
+from fusionlib.paper.studies import classification
 
 torch.set_num_threads(1)  # the models are tiny: threads cost more than they bring
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -48,15 +48,15 @@ profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<pr
 # %%
 out = paper.output(profile)
 facts = {"profile": profile}
-cells = classified.by_samples(profile)
-samples = classified.table(cells)
+cells = classification.by_samples(profile)
+samples = classification.table(cells)
 paper.save(paper.figures.fig09_accuracy, samples[samples.data == "digits"], out, **facts)
 
 # %% [markdown]
 # Against the CNN of equal neurons, trial by trial on the same samples: the gain in accuracy.
 
 # %%
-gains = classified.gain_table(cells)
+gains = classification.gain_table(cells)
 paper.write_table(gains, "tab09_gains", out)
 gains.round(3)
 
@@ -66,8 +66,8 @@ gains.round(3)
 # The share of trials that reach 95 % on the test samples: white is always, black never.
 
 # %%
-chosen = classified.by_chosen(profile)
-l_table, k_table = classified.table(chosen), classified.table(classified.by_experts(profile))
+chosen = classification.by_chosen(profile)
+l_table, k_table = classification.table(chosen), classification.table(classification.by_experts(profile))
 maps = [
     l_table[l_table.arm == "separate"].assign(map="separate training", x="l"),
     l_table[l_table.arm == "joint"].assign(map="joint training, k = 8", x="l"),
@@ -80,7 +80,7 @@ paper.save(paper.figures.fig09_success, pd.concat(maps, ignore_index=True), out,
 # per number of samples (each trial has its own; intervals over trials): negative where fewer patches are better.
 
 # %%
-trends = classified.trend_table(chosen)
+trends = classification.trend_table(chosen)
 paper.write_table(trends, "tab09_trends", out)
 trends.round(2)
 
@@ -91,8 +91,9 @@ trends.round(2)
 # routing by patch is robust where routing by sample is not.
 
 # %%
-neurons, patches = classified.table(classified.by_neurons(profile)), classified.table(classified.by_patches(profile))
-both = pd.concat([neurons.assign(panel="m"), patches.assign(panel="n")], ignore_index=True)
+parts = {"m": classification.by_neurons(profile), "n": classification.by_patches(profile)}
+neurons, patches = (classification.table(cells).assign(panel=name) for name, cells in parts.items())
+both = pd.concat([neurons, patches], ignore_index=True)
 paper.save(paper.figures.fig09_shape, both, out, **facts)
 
 # %% [markdown]
@@ -104,7 +105,7 @@ paper.save(paper.figures.fig09_shape, both, out, **facts)
 # repository measures no operations, and its introduction takes the half from another work, V-MoE).
 
 # %%
-costs = classified.cost_table(classified.SIZES[profile].chosen)
+costs = classification.cost_table(classification.SIZES[profile].chosen)
 paper.write_table(costs, "tab09_cost", out)
 paper.save(paper.figures.fig09_cost, costs, out, **facts)
 
@@ -119,7 +120,7 @@ costs.round(3)
 # accuracy where the wrong block is chosen. `coarse` = 0 is one level.
 
 # %%
-levels = classified.table(classified.by_levels(profile))
+levels = classification.table(classification.by_levels(profile))
 levels[["N", "coarse", "accuracy", "lo", "hi", "router_hit", "flops"]].round(3)
 
 # %% [markdown]
@@ -129,7 +130,7 @@ levels[["N", "coarse", "accuracy", "lo", "hi", "router_hit", "flops"]].round(3)
 # the largest N.
 
 # %%
-verdicts = classified.verdict_table(gains, trends, l_table)
+verdicts = classification.verdict_table(gains, trends, l_table)
 paper.write_table(verdicts, "tab09_verdicts", out)
 verdicts.round(3)
 
@@ -139,7 +140,7 @@ verdicts.round(3)
 # `seconds` are of training, per trial, timed once where the cell was computed.
 
 # %%
-whole = pd.concat([samples, l_table, k_table, neurons, patches, levels], ignore_index=True).drop_duplicates(
+whole = pd.concat([samples, l_table, k_table, both.drop(columns="panel"), levels], ignore_index=True).drop_duplicates(
     ["arm", "data", "N", "l", "k", "m", "n", "coarse"]
 )
 paper.write_table(whole, "tab09_pmoe", out)

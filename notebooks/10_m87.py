@@ -21,7 +21,7 @@ import torch
 
 from fusionlib import paper
 from fusionlib.interferometer import released_data
-from fusionlib.paper import m87
+from fusionlib.paper.studies import m87
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down

@@ -17,7 +17,7 @@ import torch
 from IPython.display import display
 
 from fusionlib import paper
-from fusionlib.paper import claims, conclusions, strategies
+from fusionlib.paper.studies import claims, conclusions, headroom, strategies
 from fusionlib.priors import zoo
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -40,7 +40,7 @@ sky: str = ""  # folder of .npy, .npz or .fits images instead of the simulator
 out = paper.output(profile)
 found, lacking = zoo.available(priors)
 specs = conclusions.result_specs(profile, found, sky=sky)
-results = paper.headroom.table(specs, found)
+results = headroom.table(specs, found)
 paper.write_table(results, "tab13_results", out)
 results.sort_values(["bank", "psnr"], ascending=False).round(3)
 

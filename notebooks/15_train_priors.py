@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from fusionlib import paper
-from fusionlib.paper import trained
+from fusionlib.paper.studies import trained_priors
 from fusionlib.priors import training
 
 _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
@@ -43,13 +43,13 @@ for name in train:
 # no steps: it is a Gaussian on the 400 principal components of its images, turned and moved, solved for.
 
 # %%
-recipes = trained.recipe_table()
+recipes = trained_priors.recipe_table()
 paper.write_table(recipes, "tab15_recipes", out)
 recipes
 
 # %%
 facts = {"profile": profile}
-paper.save(paper.figures.fig15_losses, trained.loss_table(), out, **facts)
+paper.save(paper.figures.fig15_losses, trained_priors.loss_table(), out, **facts)
 
 # %% [markdown]
 # ## What they have seen
@@ -58,7 +58,7 @@ paper.save(paper.figures.fig15_losses, trained.loss_table(), out, **facts)
 # are 100 images of 25 pixels: thin data.
 
 # %%
-pictures, lacking = trained.data_pictures()
+pictures, lacking = trained_priors.data_pictures()
 paper.save(paper.figures.fig15_data, pictures, out, **facts)
 
 # %%
@@ -71,7 +71,7 @@ pd.Series(lacking, name="cannot be had here", dtype=str)
 # what it brings into the loop is a preference for strokes.
 
 # %%
-paper.save(paper.figures.fig15_samples, trained.digit_samples(), out, **facts)
+paper.save(paper.figures.fig15_samples, trained_priors.digit_samples(), out, **facts)
 
 # %% [markdown]
 # ## Inside the loop, on other families
@@ -80,7 +80,7 @@ paper.save(paper.figures.fig15_samples, trained.digit_samples(), out, **facts)
 # of the experiments. Dashed: networks of three convolutions, which see 15 pixels.
 
 # %%
-families = trained.family_table(2 if profile == "smoke" else 8)
+families = trained_priors.family_table(2 if profile == "smoke" else 8)
 paper.write_table(families, "tab15_families", out)
 paper.save(paper.figures.fig15_families, families, out, **facts)
 
@@ -89,7 +89,7 @@ paper.save(paper.figures.fig15_families, families, out, **facts)
 # families better stands in the bank `main`.
 
 # %%
-choice = trained.choice_table(families)
+choice = trained_priors.choice_table(families)
 paper.write_table(choice, "tab15_choice", out)
 choice.round(2)
 
@@ -102,7 +102,7 @@ choice.round(2)
 # above on the latter. FFDNet stays as it was published.
 
 # %%
-precision = trained.precision_table(1 if profile == "smoke" else 4)
+precision = trained_priors.precision_table(1 if profile == "smoke" else 4)
 paper.write_table(precision, "tab15_precision", out)
 precision.round(3)
 

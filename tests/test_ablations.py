@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from fusionlib.gates.routing import Linear, MultiGate
-from fusionlib.paper import ablations, methods, specs, stressed, varied
-from fusionlib.paper.ablations import ABLATIONS, HARMFUL, Arm, arm_specs
-from fusionlib.paper.method import Method
+from fusionlib.paper import methods, specs
+from fusionlib.paper.methods import variants
+from fusionlib.paper.methods.method import Method
+from fusionlib.paper.studies import ablations, stress
+from fusionlib.paper.studies.ablations import ABLATIONS, HARMFUL, Arm, arm_specs
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import networks, zoo
 
@@ -35,12 +37,12 @@ def test_arms_differ_from_the_first_in_method_or_bank_alone(ablation, arm):
 def test_variants_are_what_they_are_called():
     names = ("identity", "tv", "torus")
     x = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    gate, _ = varied.blind(names, None, 0)
+    gate, _ = variants.blind(names, None, 0)
     assert torch.equal(gate(x, 0.1, None, lambda v: v), gate(x, 0.1, None, lambda v: 3 * v))
-    gate, adapters = varied.bare(names, None, 1)
+    gate, adapters = variants.bare(names, None, 1)
     assert adapters is None
-    assert isinstance(varied.linear_head(names, None, 0)[0].head, Linear)
-    by_error, at_random = (f(MAIN, None, 0)[0] for f in (varied.grouped_by_error, varied.grouped_at_random))
+    assert isinstance(variants.linear_head(names, None, 0)[0].head, Linear)
+    by_error, at_random = (f(MAIN, None, 0)[0] for f in (variants.grouped_by_error, variants.grouped_at_random))
     for gate in (by_error, at_random):
         assert isinstance(gate, MultiGate) and sorted(k for g in gate.groups for k in g) == list(range(len(MAIN)))
     harmful, prior = zoo.load(HARMFUL), networks.trained("galaxies")
@@ -97,10 +99,10 @@ def test_stress_changes_what_it_says_and_fits_nothing(monkeypatch):
     """What a method is handed: its noise, its visibilities, and how bright the sky behind the data is; with fewer
     images than lists of scans, as in smoke."""
     handed: dict[str, list] = {}
-    names = iter(name for name, s in stressed.STRESSES.items() for _ in range(1 if s.coverage == 1 else 2))
+    names = iter(name for name, s in stress.STRESSES.items() for _ in range(1 if s.coverage == 1 else 2))
 
     last: dict[str, torch.Tensor] = {}
-    real = stressed.observed
+    real = stress.observed
 
     def observed(*args):
         last["truth"], y = real(*args)
@@ -110,13 +112,13 @@ def test_stress_changes_what_it_says_and_fits_nothing(monkeypatch):
         handed.setdefault(next(names), []).append((array.table, y, last["truth"]))
         return Reconstruction(last["truth"] + 1e-3, {}, 0.0)
 
-    monkeypatch.setattr(stressed, "observed", observed)
+    monkeypatch.setattr(stress, "observed", observed)
 
-    monkeypatch.setattr(stressed, "under_stress", stressed.under_stress.function)  # no record is made of this
-    monkeypatch.setattr(stressed, "tuned", lambda spec: ({}, 0.0, {}))
-    monkeypatch.setattr(stressed, "method_of", lambda spec: Method(run, "baseline", 1))
-    table = stressed.stress_table(stressed.stress_specs("smoke", MAIN), 2)
-    assert set(table.stress) == set(handed) == set(stressed.STRESSES)
+    monkeypatch.setattr(stress, "under_stress", stress.under_stress.function)  # no record is made of this
+    monkeypatch.setattr(stress, "tuned", lambda spec: ({}, 0.0, {}))
+    monkeypatch.setattr(stress, "method_of", lambda spec: Method(run, "baseline", 1))
+    table = stress.stress_table(stress.stress_specs("smoke", MAIN), 2)
+    assert set(table.stress) == set(handed) == set(stress.STRESSES)
     plain, y, _ = handed["as fitted"][0]
     ratio = {name: float(parts[0][0].sigma.mean() / plain.sigma.mean()) for name, parts in handed.items()}
     assert ratio.pop("thrice the noise") == pytest.approx(3)

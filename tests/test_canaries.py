@@ -16,9 +16,10 @@ from fusionlib import Interferometer, black_holes, gates, metrics
 from fusionlib.fitting import gradient as learn
 from fusionlib.fitting import lora, meta, unroll
 from fusionlib.fusion import FusedPrior
-from fusionlib.paper import Spec, experiment, learned, methods, publish, solved, store
+from fusionlib.paper import Spec, experiment, methods, publish, store
 from fusionlib.paper.experiment import tuned, tuning
-from fusionlib.paper.method import always, with_truth
+from fusionlib.paper.methods import closed_form, gradient
+from fusionlib.paper.methods.method import always, with_truth
 from fusionlib.priors import zoo
 from fusionlib.sky.families import FAMILIES, geometric
 from fusionlib.sky.torus import tori
@@ -116,12 +117,12 @@ def short(monkeypatch) -> None:
     def course(*args, course, **options):
         return meta.fit_meta(*args, course=replace(course, rounds=1, first=1, tasks=1, k=1), **options)
 
-    monkeypatch.setattr(learned, "fit_gate", gate)
-    monkeypatch.setattr(learned, "fit_meta", course)
-    monkeypatch.setattr(learned, "conditions", partial(learned.conditions, n=2))
-    monkeypatch.setattr(solved, "fit_unrolled", partial(unroll.fit_unrolled, last=1, steps=2, batch=2))
+    monkeypatch.setattr(gradient, "fit_gate", gate)
+    monkeypatch.setattr(gradient, "fit_meta", course)
+    monkeypatch.setattr(gradient, "conditions", partial(gradient.conditions, n=2))
+    monkeypatch.setattr(closed_form, "fit_unrolled", partial(unroll.fit_unrolled, last=1, steps=2, batch=2))
     few = lora.Schedule(steps=2, first=1, batch=2)
-    monkeypatch.setattr(learned.lora, "fit_lora", partial(lora.fit_lora, schedule=few))
+    monkeypatch.setattr(gradient.lora, "fit_lora", partial(lora.fit_lora, schedule=few))
 
 
 @cache

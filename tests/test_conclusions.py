@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionlib.paper import ablations, claims, conclusions, methods, specs, strategies, tables
-from fusionlib.paper.checklist import CHECKLIST
+from fusionlib.paper import methods, specs, tables
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import PROFILES
+from fusionlib.paper.studies import ablations, claims, conclusions, strategies
+from fusionlib.paper.studies.checklist import CHECKLIST
 from fusionlib.priors import zoo
 
 MAIN = zoo.BANKS["main"]

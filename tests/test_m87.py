@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fusionlib import files
-from fusionlib.paper import Spec, m87
+from fusionlib.paper import Spec
+from fusionlib.paper.studies import m87
 
 
 @pytest.fixture

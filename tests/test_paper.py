@@ -23,23 +23,20 @@ from fusionlib.paper import (
     baseline_specs,
     experiment,
     figures,
-    headroom,
-    learned,
     methods,
     prior_of,
     save,
     score_table,
     scores,
-    solved,
-    strategies,
     strategy_specs,
-    stressed,
     tuned,
 )
 from fusionlib.paper.chapter import CHAPTERS, check_parameters, source
+from fusionlib.paper.methods import closed_form, gradient
 from fusionlib.paper.publish import clean, fill, publish, results_markdown
 from fusionlib.paper.run import Plan, main, make_plan
 from fusionlib.paper.stale import reached
+from fusionlib.paper.studies import headroom, strategies, stress
 from fusionlib.paper.tables import SCHEMA
 
 SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2}
@@ -138,7 +135,7 @@ def test_every_method_runs_and_oracles_win(home, method):
 
 META = {
     "fit_meta": partial(meta.fit_meta, course=meta.MetaConfig(rounds=1, first=1, tasks=1, k=1)),
-    "conditions": partial(learned.conditions, n=2),
+    "conditions": partial(gradient.conditions, n=2),
 }
 FEW = {
     "heldout": {},
@@ -156,7 +153,7 @@ FEW = {
 def test_slow_methods_fit_store_and_reconstruct(home, monkeypatch, method):
     """Those that learn for long, cut short: what a fit stores is what the scores are made with."""
     for name, short in FEW[method].items():
-        monkeypatch.setattr({"fit_lora": learned.lora, "fit_unrolled": solved}.get(name, learned), name, short)
+        monkeypatch.setattr({"fit_lora": gradient.lora, "fit_unrolled": closed_form}.get(name, gradient), name, short)
     bank = () if method == "denoiser" else ("identity", "torus")
     steps = (("steps", (3.0,)),) if method in ("denoiser", "finetuned") else ()
     spec = small(method, bank, n_train=4, coverage=0.3, grid=(*grid((0.1,), (0.02,)), *steps))
@@ -343,7 +340,7 @@ def test_an_edit_makes_the_chapters_stale_that_run_it_and_no_others(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(figures, "fig08_structure", figures.fig08_occlusion)
         assert changed() == {"08"}
-    monkeypatch.setattr(stressed, "IMAGES", {"smoke": 1})
+    monkeypatch.setattr(stress, "IMAGES", {"smoke": 1})
     assert changed() == {"07"}
 
 
@@ -464,12 +461,12 @@ def test_a_prior_may_join_after_the_fit_and_features_may_be_left_out():
     array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
     y, cpu, names = array.observe(sky.fine, 0), torch.device("cpu"), ("identity", "tv", "torus")
     settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [(array, sky.image, y)]
-    late = learned.learned(
-        learned.strategy_c, "image", names, 2, cpu, schedule=Schedule(steps=1, first=1), without="torus"
+    late = gradient.learned(
+        gradient.strategy_c, "image", names, 2, cpu, schedule=Schedule(steps=1, first=1), without="torus"
     )
     image = late.run(settings, late.fit(settings, data), array, y, None)
     assert image.record["weights"].shape[:2] == (2, 3)
-    whole, blind = (solved.closed_form("image", names, 2, cpu, without=name) for name in ("", "context"))
+    whole, blind = (closed_form.closed_form("image", names, 2, cpu, without=name) for name in ("", "context"))
     width = [method.fit(settings, data)["theta"].shape[2] for method in (whole, blind)]
     assert width[0] - width[1] == 2
 
@@ -478,7 +475,7 @@ def test_the_union_is_the_bank_and_the_other_levels_of_its_best_prior():
     array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
     y, names = array.observe(sky.fine, 0), ("identity", "tv", "torus")
     settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [(array, sky.image, y)]
-    method = solved.union("", names, 2, torch.device("cpu"))
+    method = closed_form.union("", names, 2, torch.device("cpu"))
     fitted = method.fit(settings, data)
     assert method.kind == "fused" and method.calls == 8 and fitted["still"].shape == (2, 8)
     bank = method.prior(settings, fitted).bank

@@ -14,9 +14,10 @@ from fusionlib.gates import closed_form as cf
 from fusionlib.gates.adapters import Residual
 from fusionlib.gates.gate import PerNoiseLevel
 from fusionlib.gates.routing import Cosine, Encoder, Router, cosine_router, expert_choice
-from fusionlib.paper import patched, tables
+from fusionlib.paper import tables
 from fusionlib.paper.methods import make
 from fusionlib.paper.specs import patch_specs
+from fusionlib.paper.studies import patches
 from fusionlib.priors import zoo
 from fusionlib.priors.prior import in_patches
 
@@ -221,14 +222,14 @@ def test_gate_first_then_adapters(noisy):
 
 def test_ring_core_and_empty_sky_part_the_image():
     truth = black_holes(6, 21).image
-    parts = patched.regions(truth)
+    parts = patches.regions(truth)
     assert (parts.sum(0) == 1).all()
     ring, core, sky = (truth[:, 0][p].mean() for p in parts)
     assert ring > 2 * core and ring > 10 * sky
     yy, xx = torch.meshgrid(*(torch.arange(64.0),) * 2, indexing="ij")
     circle = ((yy - 32) ** 2 + (xx - 32) ** 2).sqrt()
     ideal = ((circle > 12) & (circle < 16)).float()[None, None]
-    _, inside, outside = patched.regions(ideal)
+    _, inside, outside = patches.regions(ideal)
     assert inside[0, 32, 32] and outside[0, 2, 2] and not inside[0, 2, 2]
 
 
@@ -242,7 +243,7 @@ def test_gains_are_of_the_images_that_both_have(monkeypatch):
     monkeypatch.setattr(tables, "image_psnr", lambda found: (hard + worth[found[0].method])[None, : found[0].n_test])
     rows = [s for s in patch_specs("paper") if s.method in worth and s.coverage == 1.0]
     assert {s.n_test for s in rows} == {200, 1000}
-    (gain,) = patched.paired_gains(rows, [("a:8", "a:image")]).query("bank == 'main'").to_dict("records")
+    (gain,) = patches.paired_gains(rows, [("a:8", "a:image")]).query("bank == 'main'").to_dict("records")
     assert gain["gain"] == pytest.approx(0.1) and gain["hi"] - gain["lo"] < 1e-6
 
 
@@ -267,7 +268,7 @@ def test_operations_are_those_that_were_done(name, bank):
 
         one.register_forward_hook(count)
     result = hqs(y, array, prior, sigmas=schedule(0.2, 0.05, 3), lam=0.1)
-    assert patched.operations(prior, result, names) == pytest.approx(done, rel=1e-6)
+    assert patches.operations(prior, result, names) == pytest.approx(done, rel=1e-6)
     whole = sum(zoo.flops(p) for p in prior.bank.priors) * 3 * 4
     assert done < 0.95 * whole
     assert (28 in seen) == (bank == "local")

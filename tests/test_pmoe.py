@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionlib import pmoe
-from fusionlib.paper import classified
+from fusionlib.paper.studies import classification
 from fusionlib.pmoe import Arm
 
 SEPARATE, JOINT = Arm("separate", 2, 3, 8), Arm("joint", 4, 3, 8)
@@ -224,8 +224,8 @@ def test_bad_input_says_what_is_wrong():
 def test_the_tables_of_chapter_09(tmp_path, monkeypatch):
     """Every cell small: who is compared with whom, and what is counted."""
     monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
-    cells = classified.by_samples("smoke") + classified.by_neurons("smoke") + classified.by_patches("smoke")
-    table = classified.table(cells)
+    cells = classification.by_samples("smoke") + classification.by_neurons("smoke") + classification.by_patches("smoke")
+    table = classification.table(cells)
     assert {
         "arm",
         "data",
@@ -242,21 +242,21 @@ def test_the_tables_of_chapter_09(tmp_path, monkeypatch):
         "flops",
     } < set(table)
     assert {8, 16, 40} == set(table.m) and {4, 9, 16} == set(table.n) and {20, 40, 100} == set(table.N)
-    gains = classified.gain_table(cells)
+    gains = classification.gain_table(cells)
     assert set(gains.arm) == {"separate", "joint", "image"}
-    one = classified.Cell(classified.arms()[1], trials=2, epochs=3)
-    base = classified.Cell(classified.arms()[0], trials=2, epochs=3)
+    one = classification.Cell(classification.arms()[1], trials=2, epochs=3)
+    base = classification.Cell(classification.arms()[0], trials=2, epochs=3)
     row = gains[
         (gains.arm == "separate") & (gains.data == "digits") & (gains.N == 100) & (gains.n == 16) & (gains.m == 40)
     ]
-    exact = (classified.result(one)["accuracy"] - classified.result(base)["accuracy"]).mean()
+    exact = (classification.result(one)["accuracy"] - classification.result(base)["accuracy"]).mean()
     assert row.gain.iloc[0] == pytest.approx(exact)
-    first, second = (classified._samples(one, purpose, 2, 5).x for purpose in ("train", "test"))
+    first, second = (classification._samples(one, purpose, 2, 5).x for purpose in ("train", "test"))
     assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
-    costs = classified.cost_table((1, 2), samples=20, epochs=1, repeats=1)
+    costs = classification.cost_table((1, 2), samples=20, epochs=1, repeats=1)
     assert set(costs.arm) == {"separate", "joint"} and (costs[costs.arm == "separate"].flops < 0.2).all()
-    trends = classified.trend_table(classified.by_chosen("smoke"))
-    verdicts = classified.verdict_table(gains, trends, classified.table(classified.by_chosen("smoke")))
+    trends = classification.trend_table(classification.by_chosen("smoke"))
+    verdicts = classification.verdict_table(gains, trends, classification.table(classification.by_chosen("smoke")))
     assert set(verdicts.arm) == {"separate", "joint"} and verdicts.claim.nunique() == 3
-    cells = classified.cells("smoke")
+    cells = classification.cells("smoke")
     assert len(set(cells.values())) == len(cells) > 20

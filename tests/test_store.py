@@ -15,8 +15,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from fusionlib import files
-from fusionlib.paper import Spec, conclusions, m87, patched, publish, specs, store, tasks
+from fusionlib.paper import Spec, publish, specs, store, tasks
 from fusionlib.paper.experiment import tuning
+from fusionlib.paper.studies import conclusions, m87, patches
 from fusionlib.paper.tasks import Task
 from fusionlib.priors import zoo
 
@@ -64,7 +65,7 @@ def test_no_edit_of_the_code_that_computes_the_same_renames_a_record(tmp_path):
     (copy / "rml.py").rename(copy / "regularised.py")
     for path in copy.rglob("*.py"):
         path.write_text(names.sub("regularised", path.read_text()))
-    headroom, tables = copy / "paper" / "headroom.py", copy / "paper" / "tables.py"
+    headroom, tables = copy / "paper" / "studies" / "headroom.py", copy / "paper" / "tables.py"
     body = headroom.read_text()
     start, end = body.index("def milliseconds("), body.index("def _noisy(")
     tables.write_text(
@@ -80,9 +81,9 @@ def test_no_edit_of_the_code_that_computes_the_same_renames_a_record(tmp_path):
     ask = (
         "import json, fusionlib\n"
         "from fusionlib.priors import zoo\n"
-        "from fusionlib.paper import classified, conclusions, stressed\n"
-        "parts = [*conclusions.conclusion_specs('paper'), *stressed.stress_tasks('paper', zoo.BANKS['main'])]\n"
-        "keys = sorted({part.key for part in parts} | set(classified.cells('paper')))\n"
+        "from fusionlib.paper.studies import classification, conclusions, stress\n"
+        "parts = [*conclusions.conclusion_specs('paper'), *stress.stress_tasks('paper', zoo.BANKS['main'])]\n"
+        "keys = sorted({part.key for part in parts} | set(classification.cells('paper')))\n"
     )
     show = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{ask}print(json.dumps([fusionlib.__file__, keys]))"
     run = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, cwd=tmp_path)
@@ -94,10 +95,10 @@ def test_no_edit_of_the_code_that_computes_the_same_renames_a_record(tmp_path):
 
 def test_tasks_are_jobs_and_name_their_experiments():
     some = specs.closure_specs("smoke", ("identity", "tv"))[:2]
-    task = patched.cost_table.task(some, 2, repeats=1)
+    task = patches.cost_table.task(some, 2, repeats=1)
     again = Task.from_dict(json.loads(json.dumps(task.to_dict())))
     assert again == task and again.key == task.key and again.specs == some
-    assert patched.cost_table.task(some[:1], 2, repeats=1).key != task.key
+    assert patches.cost_table.task(some[:1], 2, repeats=1).key != task.key
     assert m87.reconstruct.task(some[0], "twin", "").key != m87.reconstruct.task(some[1], "twin", "").key
     with pytest.raises(ValueError, match="'nothing' is not recorded"):
         Task.from_dict({"task": "nothing"})

@@ -25,8 +25,8 @@ from fusionlib.gates import DataStep, average
 from fusionlib.interferometer import MIN_BASELINE, ClosureData, Interferometer, Uncalibrated, read_observation
 from fusionlib.paper import store
 from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, tuning
-from fusionlib.paper.m87 import FLUX
 from fusionlib.paper.specs import closure_specs
+from fusionlib.paper.studies.m87 import FLUX
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 from fusionlib.priors import PriorBank, call, zoo
 from fusionlib.sky import NPIX

@@ -14,11 +14,12 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from fusionlib import files
-from fusionlib.paper import analysed, m87, patched, specs, strategies, stressed
-from fusionlib.paper.ablations import ablation_specs
-from fusionlib.paper.conclusions import conclusion_specs
+from fusionlib.paper import specs
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
+from fusionlib.paper.studies import m87, patches, strategies, stress, weight_analysis
+from fusionlib.paper.studies.ablations import ablation_specs
+from fusionlib.paper.studies.conclusions import conclusion_specs
 from fusionlib.paper.tasks import Task
 from fusionlib.priors import zoo
 
@@ -83,14 +84,14 @@ CHAPTERS = [
         "06_patch_routing",
         specs.patch_specs,
         {"smoke": 90, "quick": 400, "paper": 14400},
-        tasks=patched.tasks,
+        tasks=patches.tasks,
     ),
-    Chapter("07_ablations", ablation_specs, {"smoke": 90, "quick": 400, "paper": 28800}, tasks=stressed.stress_tasks),
+    Chapter("07_ablations", ablation_specs, {"smoke": 90, "quick": 400, "paper": 28800}, tasks=stress.stress_tasks),
     Chapter(
         "08_weight_analysis",
         specs.weight_specs,
         {"smoke": 60, "quick": 300, "paper": 3600},
-        tasks=analysed.tasks,
+        tasks=weight_analysis.tasks,
     ),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}, tasks=m87.tasks),

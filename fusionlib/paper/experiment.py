@@ -16,8 +16,8 @@ from fusionlib import files, metrics, sky
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer, Uncalibrated, read_observation
 from fusionlib.metrics import rings
 from fusionlib.paper import methods
-from fusionlib.paper.method import Array, Data, Fitted, Method, OracleMethod, Settings, with_truth
 from fusionlib.paper.methods import NOT_TRAINED
+from fusionlib.paper.methods.method import Array, Data, Fitted, Method, OracleMethod, Settings, with_truth
 from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
 from fusionlib.priors import zoo
 from fusionlib.sky import FAMILIES, geometric

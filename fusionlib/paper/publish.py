@@ -20,14 +20,15 @@ import pandas as pd
 from PIL import Image
 
 from fusionlib import files
-from fusionlib.paper import classified, figures, plots, store, style
+from fusionlib.paper import figures, plots, store, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
-from fusionlib.paper.classified import Cell
-from fusionlib.paper.conclusions import strip_specs
 from fusionlib.paper.experiment import Spec, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES, profile_of
 from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
+from fusionlib.paper.studies import classification
+from fusionlib.paper.studies.classification import Cell
+from fusionlib.paper.studies.conclusions import strip_specs
 from fusionlib.paper.tasks import Task
 from fusionlib.priors import BANKS
 
@@ -211,7 +212,7 @@ def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
         specs, tasks = parts_of(chapter, profile, {}, priors)
         specs = [*specs, *(s for task in tasks for s in task.specs)]
         parts |= {part.key: part for s in specs for part in (tuning(s), s)} | {task.key: task for task in tasks}
-    return parts | {key: cell for key, cell in classified.cells(profile).items()}
+    return parts | {key: cell for key, cell in classification.cells(profile).items()}
 
 
 def canaries() -> list[Spec]:

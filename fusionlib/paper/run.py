@@ -44,12 +44,12 @@ from fusionlib.paper.experiment import (
     settings_grid,
     tuning,
 )
-from fusionlib.paper.headroom import milliseconds
 from fusionlib.paper.manifest import output
-from fusionlib.paper.method import with_truth
 from fusionlib.paper.methods import entry
+from fusionlib.paper.methods.method import with_truth
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.stale import reached
+from fusionlib.paper.studies.headroom import milliseconds
 from fusionlib.paper.tasks import Task
 from fusionlib.priors import zoo
 from fusionlib.sky import NPIX

@@ -24,8 +24,8 @@ from fusionlib.paper.experiment import (
     settings_of,
     tuned,
 )
-from fusionlib.paper.method import Array, with_truth
 from fusionlib.paper.methods import resolution
+from fusionlib.paper.methods.method import Array, with_truth
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import BANKS
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fusionlib import files
-from fusionlib.paper import classified
-from fusionlib.paper.ablations import Arm, arm_specs, label_specs, single_specs
-from fusionlib.paper.checklist import CHECKLIST
 from fusionlib.paper.experiment import Spec, scores
 from fusionlib.paper.specs import banks_of
+from fusionlib.paper.studies import classification
+from fusionlib.paper.studies.ablations import Arm, arm_specs, label_specs, single_specs
+from fusionlib.paper.studies.checklist import CHECKLIST
 from fusionlib.paper.tables import best_of, compared, difference
 from fusionlib.priors import zoo
 
@@ -226,8 +226,8 @@ def overall(cases: Sequence[tuple[str, str]]) -> str:
 
 def patch_claims(profile: str) -> pd.DataFrame:
     """The same for the essay on routing by patch, from chapter 09, whose thresholds are in the claims."""
-    gains, chosen = classified.gain_table(classified.by_samples(profile)), classified.by_chosen(profile)
-    told = classified.verdict_table(gains, classified.trend_table(chosen), classified.table(chosen))
+    gains, chosen = classification.gain_table(classification.by_samples(profile)), classification.by_chosen(profile)
+    told = classification.verdict_table(gains, classification.trend_table(chosen), classification.table(chosen))
     rows = []
     for claim, part in told.groupby("claim", sort=False):
         cases = [(f"for {r.arm} training", "better" if r.holds else "undecided") for r in part.itertuples()]

@@ -12,7 +12,7 @@ from fusionlib import metrics
 from fusionlib.fitting import collapse
 from fusionlib.paper import store
 from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, tuned
-from fusionlib.paper.method import Array, with_truth
+from fusionlib.paper.methods.method import Array, with_truth
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import bank_name, compared, difference, examples

@@ -9,9 +9,9 @@ import torch
 
 from fusionlib import metrics
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
-from fusionlib.paper.ablations import like, reference_specs
 from fusionlib.paper.experiment import WINDOW, Spec, device, method_of, observed, tuned
-from fusionlib.paper.method import with_truth
+from fusionlib.paper.methods.method import with_truth
+from fusionlib.paper.studies.ablations import like, reference_specs
 from fusionlib.paper.tables import compared
 from fusionlib.paper.tasks import Task, recorded
 

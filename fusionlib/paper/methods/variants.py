@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from fusionlib import sky
 from fusionlib.fitting import MetaConfig, Objective, Schedule
 from fusionlib.gates import Encoder, Linear, MultiGate, Pixels, Residual, Router, cosine_router, groups, oracles
-from fusionlib.paper.learned import Part, learned, strategy_a, strategy_c
-from fusionlib.paper.method import Data, Entry, Fitted, Method, Settings
-from fusionlib.paper.solved import closed_form
+from fusionlib.paper.methods.closed_form import closed_form
+from fusionlib.paper.methods.gradient import Part, learned, strategy_a, strategy_c
+from fusionlib.paper.methods.method import Data, Entry, Fitted, Method, Settings
 from fusionlib.priors import zoo
 from fusionlib.priors.datasets import augmented
 

@@ -19,7 +19,7 @@ from fusionlib.fitting import (
 )
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import ALL, Cell, ClosedForm, NoiseLevels, PerNoiseLevel, Static
-from fusionlib.paper.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
+from fusionlib.paper.methods.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
 from fusionlib.priors import PriorBank, zoo
 
 LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of one prior, in units of the loop's noise level

@@ -43,8 +43,8 @@ from fusionlib.gates import (
     top_p,
 )
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
-from fusionlib.paper.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
-from fusionlib.paper.solved import best_single
+from fusionlib.paper.methods.closed_form import best_single
+from fusionlib.paper.methods.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import zoo
 from fusionlib.sky import FAMILIES, geometric

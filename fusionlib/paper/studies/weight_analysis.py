@@ -1,7 +1,7 @@
-"""Chapter 08: who is trusted when and where, what a weight means, and whether disagreement tells the error."""
+"""Chapter 08: who is trusted when and where, and what a weight means."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,73 +11,22 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from torch import Tensor
 
 from fusionlib import metrics
-from fusionlib.fusion import FusedPrior, spread
+from fusionlib.fusion import spread
 from fusionlib.gates import Oracle, Router, error_correlation, simplex_weights
 from fusionlib.interferometer import released_data
 from fusionlib.metrics import bootstrap, holm
-from fusionlib.paper import strategies
-from fusionlib.paper.experiment import Spec, arrays, observed, prior_of
-from fusionlib.paper.m87 import Source, reconstruct, sources
-from fusionlib.paper.method import sigmas_of
-from fusionlib.paper.patched import regions
+from fusionlib.paper.experiment import Spec, arrays, observed
 from fusionlib.paper.specs import weight_specs
-from fusionlib.paper.tables import examples
+from fusionlib.paper.studies import strategies
+from fusionlib.paper.studies.disagreement import alone, calibration_table, disagreement_arrays, error_map_table
+from fusionlib.paper.studies.m87 import reconstruct, sources
+from fusionlib.paper.studies.patches import regions
+from fusionlib.paper.studies.watched import Seen, flat, fused_prior, loop, watch
 from fusionlib.paper.tasks import Task, recorded
-from fusionlib.pnp import Reconstruction, data_step, hqs
+from fusionlib.pnp import data_step
 
 CLASSES = ("bright core", "photon ring", "strong edge", "shadow", "spiral arms", "flat sky")
 ORACLES = {"image": 64, "8 px": 8, "pixel": 1}
-
-
-class Seen(NamedTuple):
-    """A reconstruction of `truth` (B, 1, H, W) watched from inside: the image each iteration gave to the priors `x`
-    (K, B, 1, H, W), what they returned `outputs` (K, N, B, 1, H, W), their `weights` (K, N, B, h, w), and the `fused`
-    images (K, B, 1, H, W)."""
-
-    spec: Spec
-    sigmas: list[float]
-    truth: Tensor
-    x: Tensor
-    outputs: Tensor
-    weights: Tensor
-    fused: Tensor
-
-
-def fused_prior(spec: Spec) -> tuple[FusedPrior, dict[str, float]]:
-    """As `prior_of`. Raises ValueError where what is fitted is not a fused prior."""
-    prior, settings = prior_of(spec)
-    if not isinstance(prior, FusedPrior):
-        raise ValueError(f"fused_prior: {spec.method} has no weights to analyse")
-    return prior, settings
-
-
-def _loop(spec: Spec, prior: FusedPrior, settings: dict[str, float], array: Any, y: Any) -> Reconstruction:
-    return hqs(y, array, prior, sigmas=sigmas_of(settings, spec.steps), lam=settings["lam"])
-
-
-@torch.inference_mode()
-def watch(spec: Spec, n: int) -> Seen:
-    """An experiment's reconstruction of `n` development images."""
-    (prior, settings), array = fused_prior(spec), arrays(spec)[0]
-    truth, y = observed(spec, "dev", n, 0, array)
-    given, outputs, fused = [], [], []
-
-    def note(module: Any, args: Any, out: Any) -> None:
-        given.append(args[0])
-        outputs.append(out)
-
-    watched = prior.adapters if prior.adapters is not None else prior.bank
-    hooks = [prior.bank.register_forward_hook(note)]
-    if prior.adapters is not None:
-        hooks.append(watched.register_forward_hook(lambda module, args, out: fused.append(out)))
-    result = _loop(spec, prior, settings, array, y)
-    for hook in hooks:
-        hook.remove()
-    adapted = fused or outputs
-    weights = result.record["weights"]
-    images = [(spread(w, *truth.shape[2:]) * o).sum(0) for w, o in zip(weights, adapted, strict=True)]
-    sigmas = sigmas_of(settings, spec.steps)
-    return Seen(spec, sigmas, truth, torch.stack(given), torch.stack(adapted), weights, torch.stack(images))
 
 
 def weight_table(seen: Sequence[Seen]) -> pd.DataFrame:
@@ -216,11 +165,11 @@ def occlusion_table(spec: Spec, n: int) -> pd.DataFrame:
     """prior, loss, lo, hi: PSNR lost when a prior's output is replaced by the others' mean, all else as fitted."""
     (prior, settings), array = fused_prior(spec), arrays(spec)[0]
     truth, y = observed(spec, "dev", n, 0, array)
-    whole = metrics.psnr(_loop(spec, prior, settings, array, y).image, truth)
+    whole = metrics.psnr(loop(spec, prior, settings, array, y).image, truth)
     rows = []
     for i, name in enumerate(spec.priors):
         hook = prior.bank.register_forward_hook(_without(i))
-        image = _loop(spec, prior, settings, array, y).image
+        image = loop(spec, prior, settings, array, y).image
         hook.remove()
         rows.append((name, *bootstrap((whole - metrics.psnr(image, truth)).cpu().numpy())))
     return pd.DataFrame(rows, columns=["prior", "loss", "lo", "hi"])
@@ -316,77 +265,4 @@ def regret_arrays(s: Seen, n: int) -> dict[str, np.ndarray]:
     k = len(s.sigmas) - 1
     apart = (s.fused[k] - s.truth).square() - (_picked(s, k, 8) - s.truth).square()
     regret = apart.sign() * apart.abs().sqrt()
-    return {"truth": _flat(s.truth, n), "fused": _flat(s.fused[k], n), "regret": _flat(regret, n)}
-
-
-# --- disagreement ---
-
-
-def _flat(images: Tensor, n: int) -> np.ndarray:
-    return images[:n, 0].cpu().numpy()
-
-
-@recorded(version=1)
-def alone(specs: Sequence[Spec], n: int) -> dict[str, np.ndarray]:
-    """`disagreement` (n, H, W): the standard deviation of what each prior makes of `n` development images by itself,
-    each with its own settings."""
-    return {"disagreement": torch.from_numpy(examples(specs, n)[0]["image"]).std(0).numpy()}
-
-
-def disagreement_arrays(s: Seen, disagreement: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """`truth`, `fused`, `error`, `disagreement` (n, H, W), the last as `alone` has it."""
-    return {
-        "truth": _flat(s.truth, n),
-        "fused": _flat(s.fused[-1], n),
-        "error": _flat((s.fused[-1] - s.truth).abs(), n),
-        "disagreement": disagreement[:n],
-    }
-
-
-def calibration_table(seen: Sequence[Seen], disagreement: np.ndarray, bins: int = 12) -> pd.DataFrame:
-    """method, bin, disagreement, error: pixels of all images by their disagreement, its mean and the root mean square
-    error there."""
-    rows, d = [], disagreement.ravel()
-    for s in seen:
-        e = (s.fused[-1] - s.truth).flatten().cpu().numpy()
-        for k, part in enumerate(np.array_split(np.argsort(d), bins)):
-            rows.append((s.spec.method, k, d[part].mean(), np.sqrt(np.mean(e[part] ** 2))))
-    return pd.DataFrame(rows, columns=["method", "bin", "disagreement", "error"])
-
-
-def error_map_table(seen: Sequence[Seen], disagreement: np.ndarray) -> pd.DataFrame:
-    """method, guess, correlation, lo, hi: rank correlation per image of the absolute error with the priors'
-    disagreement, each by itself or inside the loop's last iteration, and with two maps that need no second prior: the
-    image itself and its gradient."""
-    rows = []
-    for s in seen:
-        error, image = (s.fused[-1] - s.truth).abs().flatten(1).cpu().numpy(), s.fused[-1][:, 0].cpu().numpy()
-        guesses = {
-            "disagreement, each by itself": disagreement.reshape(len(disagreement), -1),
-            "disagreement inside the loop": s.outputs[-1].std(0).flatten(1).cpu().numpy(),
-            "brightness": np.stack([u.ravel() for u in image]),
-            "gradient": np.stack([gaussian_gradient_magnitude(u, 1.0).ravel() for u in image]),
-        }
-        for name, guess in guesses.items():
-            found_r = [stats.spearmanr(a, b).statistic for a, b in zip(error, guess, strict=True)]
-            rows.append((s.spec.method, name, *bootstrap(np.array(found_r))))
-    return pd.DataFrame(rows, columns=["method", "guess", "correlation", "lo", "hi"])
-
-
-def disagreement_on(specs: Sequence[Spec], sources: Sequence[Source]) -> dict[str, np.ndarray]:
-    """`source` (S,), `fused` and `disagreement` (S, H, W): the average of the priors on uncalibrated data, real or not,
-    and the standard deviation of what each makes by itself, all moved onto the average's image; for the simulated twin
-    also `error`."""
-    maps: dict[str, list[np.ndarray]] = {"fused": [], "disagreement": [], "error": []}
-    for source in sources:
-        images = {
-            s.method: torch.from_numpy(reconstruct(s, source.name, source.observation)["denoised"])[None, None]
-            for s in specs
-        }
-        fused = images.pop("average")
-        moved = torch.stack([metrics.best_shift(image, fused) for image in images.values()])
-        maps["fused"].append(fused[0, 0].numpy())
-        maps["disagreement"].append(moved.std(0)[0, 0].numpy())
-        if source.truth is not None:
-            maps["error"].append((fused - metrics.best_shift(source.truth, fused))[0, 0].abs().numpy())
-    return {k: np.stack(v) for k, v in maps.items() if v} | {"source": np.array([s.name for s in sources])}
+    return {"truth": flat(s.truth, n), "fused": flat(s.fused[k], n), "regret": flat(regret, n)}

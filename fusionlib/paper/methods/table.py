@@ -17,8 +17,8 @@ from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Consensus, Oracle, average
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.metrics import blur
-from fusionlib.paper import learned, solved, varied
-from fusionlib.paper.method import (
+from fusionlib.paper.methods import closed_form, gradient, variants
+from fusionlib.paper.methods.method import (
     HQS_SETTINGS,
     Array,
     Entry,
@@ -35,7 +35,7 @@ from fusionlib.priors import trained, zoo
 from fusionlib.rml import rml
 from fusionlib.sky import NPIX
 
-RML_PRIOR = (0.6, learned.WINDOW)  # its prior image: flux [Jy], width [microarcseconds]
+RML_PRIOR = (0.6, gradient.WINDOW)  # its prior image: flux [Jy], width [microarcseconds]
 FOLDS = 4  # of scans, for weights by held-out visibilities
 
 
@@ -165,8 +165,8 @@ def _oracle(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
     return OracleMethod(seeing, "oracle", len(priors))
 
 
-_SIMPLEX, _AFFINE = (partial(solved.solved, solved.static(simplex), "baseline") for simplex in (True, False))
-_control = partial(partial, solved.control)
+_SIMPLEX, _AFFINE = (partial(closed_form.solved, closed_form.static(simplex), "baseline") for simplex in (True, False))
+_control = partial(partial, closed_form.control)
 _learned = partial(Entry, grid="learned", resolution="argument", seconds=40.0)
 _solved = partial(Entry, grid="fitted", resolution="pixel")
 _TRAINED = (*HQS_SETTINGS, "steps")
@@ -182,73 +182,79 @@ METHODS: dict[str, Entry] = {
     "static_simplex": Entry(_SIMPLEX, "static weights, simplex", "#B2912F", "fitted", short="static, simplex"),
     "static_affine": Entry(_AFFINE, "static weights, affine", "#DA5526", "fitted", short="static, affine"),
     "closed_form": _solved(
-        solved.closed_form, "closed form, {} (ours)", "#B30059", resolution="argument", short="closed form"
+        closed_form.closed_form, "closed form, {} (ours)", "#B30059", resolution="argument", short="closed form"
     ),
     "closed_expert": _solved(
-        solved.closed_expert, "expert choice, {1} of {0}, closed form", "#980043", resolution="argument"
+        closed_form.closed_expert, "expert choice, {1} of {0}, closed form", "#980043", resolution="argument"
     ),
-    "priced": _solved(solved.priced, "closed form, price {} (ours)", "#DD1C77"),
+    "priced": _solved(closed_form.priced, "closed form, price {} (ours)", "#DD1C77"),
     "unrolled": _solved(
-        partial(solved.solved, solved.unrolled(), "fused"),
+        partial(closed_form.solved, closed_form.unrolled(), "fused"),
         "closed form, unrolled (ours)",
         "#7A0177",
         short="unrolled",
         grid="learned",
     ),
     "csnet": Entry(
-        partial(solved.solved, solved.csnet(), "baseline"),
+        partial(closed_form.solved, closed_form.csnet(), "baseline"),
         "CsNet, linear estimates",
         "#A6761D",
         "fitted",
         short="CsNet",
     ),
     "single_identity": Entry(
-        _control(solved.static(False), solved.with_identity), "best prior + identity", "#5AB4AC", "fitted", priors="two"
+        _control(closed_form.static(False), closed_form.with_identity),
+        "best prior + identity",
+        "#5AB4AC",
+        "fitted",
+        priors="two",
     ),
     "noise_levels": Entry(
-        _control(solved.static(False), solved.at_levels),
+        _control(closed_form.static(False), closed_form.at_levels),
         "best prior at 6 noise levels",
         "#01665E",
         "fitted",
         priors="two",
     ),
     "closed_single": _solved(
-        _control(solved.closed(), solved.with_identity),
+        _control(closed_form.closed(), closed_form.with_identity),
         "closed form: best + identity",
         "#80CDC1",
         short="best + identity",
         priors="two",
     ),
     "closed_levels": _solved(
-        _control(solved.closed(), solved.at_levels),
+        _control(closed_form.closed(), closed_form.at_levels),
         "closed form: best, 6 levels",
         "#35978F",
         short="best, 6 levels",
         priors="two",
     ),
     "closed_union": _solved(
-        solved.union, "closed form, bank + levels (ours)", "#49006A", short="bank + levels", priors="two"
+        closed_form.union, "closed form, bank + levels (ours)", "#49006A", short="bank + levels", priors="two"
     ),
-    "a": _learned(partial(learned.learned, learned.strategy_a), "A, {}", "#1F78B4"),
-    "b": _learned(partial(learned.learned, learned.strategy_b), "B, {}", "#33A02C"),
-    "c": _learned(partial(learned.learned, learned.strategy_c, objective=varied.PEERS), "C, {}", "#FF7F00"),
-    "mgpf": _learned(partial(learned.learned, learned.strategy_mgpf), "MGPF, {}", "#6A51A3"),
-    "gradient": _learned(partial(learned.learned, learned.free), "gradient, {} (ours)", "#E7298A"),
-    "b_separate": _learned(partial(learned.learned, learned.strategy_b, separate=True), "B, {}, gate first", "#238443"),
-    "expert": _learned(learned.expert, "expert choice, {1} of {0}", "#6A51A3"),
-    "top": _learned(learned.top, "top {} of strategy A", "#666666", resolution="image"),
-    "top_p": _learned(learned.nucleus, "A, {0}, p = {1}", "#41B6C4"),
+    "a": _learned(partial(gradient.learned, gradient.strategy_a), "A, {}", "#1F78B4"),
+    "b": _learned(partial(gradient.learned, gradient.strategy_b), "B, {}", "#33A02C"),
+    "c": _learned(partial(gradient.learned, gradient.strategy_c, objective=variants.PEERS), "C, {}", "#FF7F00"),
+    "mgpf": _learned(partial(gradient.learned, gradient.strategy_mgpf), "MGPF, {}", "#6A51A3"),
+    "gradient": _learned(partial(gradient.learned, gradient.free), "gradient, {} (ours)", "#E7298A"),
+    "b_separate": _learned(
+        partial(gradient.learned, gradient.strategy_b, separate=True), "B, {}, gate first", "#238443"
+    ),
+    "expert": _learned(gradient.expert, "expert choice, {1} of {0}", "#6A51A3"),
+    "top": _learned(gradient.top, "top {} of strategy A", "#666666", resolution="image"),
+    "top_p": _learned(gradient.nucleus, "A, {0}, p = {1}", "#41B6C4"),
     "a_meta": _learned(
-        partial(learned.learned, learned.strategy_a, course=MetaConfig()), "A, {}, meta-learned", "#08306B"
+        partial(gradient.learned, gradient.strategy_a, course=MetaConfig()), "A, {}, meta-learned", "#08306B"
     ),
     "b_meta": _learned(
-        partial(learned.learned, learned.strategy_b, course=MetaConfig()), "B, {}, meta-learned", "#00441B"
+        partial(gradient.learned, gradient.strategy_b, course=MetaConfig()), "B, {}, meta-learned", "#00441B"
     ),
     "lora": _learned(
-        learned.low_rank, "plain routing + LoRA", "#8C6D31", short="LoRA", resolution="image", seconds=1000.0
+        gradient.low_rank, "plain routing + LoRA", "#8C6D31", short="LoRA", resolution="image", seconds=1000.0
     ),
     "denoiser": Entry(
-        partial(learned.denoiser, False),
+        partial(gradient.denoiser, False),
         "denoiser from labels alone",
         "#4D4D4D",
         "denoiser",
@@ -258,7 +264,7 @@ METHODS: dict[str, Entry] = {
         settings=_TRAINED,
     ),
     "finetuned": Entry(
-        partial(learned.denoiser, True),
+        partial(gradient.denoiser, True),
         "best prior, fine-tuned",
         "#333333",
         "finetuned",
@@ -267,7 +273,7 @@ METHODS: dict[str, Entry] = {
         settings=_TRAINED,
     ),
     "unet": Entry(
-        learned.unet,
+        gradient.unet,
         "end-to-end U-Net",
         "#1A1A1A",
         "unet",
@@ -276,7 +282,7 @@ METHODS: dict[str, Entry] = {
         short="U-Net",
         settings=("steps",),
     ),
-    **varied.VARIANTS,
+    **variants.VARIANTS,
 }
 SHADES = {  # of methods that stand beside others of their kind
     "a:8": "#4A98C9", "a:16": "#3A8BC2", "a:4": "#5BA3D0", "a:pixel": "#6BAED6", "b:8": "#55B54C", "c:8": "#FF9933",

@@ -1,0 +1,1 @@
+"""What single chapters ask, beside scores: a module for each."""
