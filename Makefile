@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures wide paper publish store records test test-all lines test-interop test-browser train weights rows explore lab clean check-env help
+.PHONY: figures wide paper publish store records test test-all lines test-interop test-browser train weights api rows explore lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -64,6 +64,11 @@ train: .venv/.installed  ## train our own priors anew into build/training (over 
 
 weights:  ## ship what `make train` made: copy it into fusionlib/priors/weights
 	@cp -v build/training/*.safetensors fusionlib/priors/weights/
+
+api: .venv/.installed  ## the public functions from their docstrings, as pages in build/api
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@$(BIN)/pdoc --docformat restructuredtext --math --output-directory build/api fusionlib '!fusionlib.paper' '!fusionlib.explorer'
+	@echo "build/api/index.html"
 
 rows: .venv/.installed-test  ## which test checks which row of what the two essays name
 	@$(BIN)/python -m pytest --rows

@@ -49,12 +49,12 @@ strategies.shapes(adapters.Residual(n), x.expand(n, -1, -1, -1, -1), 0.1)
 # ## Fitted where it is used
 #
 # As in chapter 03: along the trajectory, on the same few labelled images as the rows beside it, with one setting of
-# the loop where those choose among 4 or 24; repeated without the torus. `b_meta` sees geometric skies besides, with
-# their truth.
+# the loop where those choose among 4 or 24; repeated without the torus. Beside it stand the references alone; all rows
+# are in `tab03_strategies`. `b_meta` sees geometric skies besides, with their truth.
 
 # %%
 specs = paper.strategy_specs(profile, found, only=("b:image", "b_meta:image"), sky=sky)
-table = headroom.table(specs, found)
+table = strategies.beside_references(headroom.table(specs, found), ("b:image", "b_meta:image"))
 paper.write_table(table, "tab04_strategies", out)
 table.sort_values(["bank", "psnr"], ascending=False).round(3)
 
@@ -63,10 +63,9 @@ facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed fo
 paper.save(paper.figures.forest, table, out, "fig04_strategies", **facts)
 
 # %% [markdown]
-# ## Who is trusted when
+# ## Weights, fit and pictures
 #
-# Weights over the iterations on development images: the mean, and the middle 80 % over images and places. Sign-free
-# weights may be negative, and exceed one.
+# As in chapter 03, on development images.
 
 # %%
 shown = paper.PROFILES[profile].n_show
@@ -76,34 +75,10 @@ paper.save(
     paper.figures.weights, strategies.joined(stages, "weights"), out, "fig04_weights", **facts | {"split": "dev"}
 )
 
-# %% [markdown]
-# ## The fit, iteration by iteration
-#
-# Each iteration of the loop is one stage of the fit. PSNR of the running image on labelled images, which the method was
-# fitted to, and on development images, which it was not: where the two part, the fit overfits.
-# (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
-
 # %%
 paper.save(
     paper.figures.curves, strategies.joined(stages, "curves"), out, "fig04_fit", **facts | {"split": "train and dev"}
 )
-
-# %% [markdown]
-# ## How much is trained
-#
-# Counted, beside what is frozen. The essay claims a thousandth. Static weights keep to that, the closed form nearly; a
-# router takes some thousandths at each iteration of the loop, which has a router of its own, and some percent in all.
-
-# %%
-counted = ["static_affine", "csnet", "closed_form", "b:image", "b_meta:image", "gradient:pixel", "lora"]
-sizes = strategies.size_table(strategies.of(specs, counted, found))
-paper.write_table(sizes, "tab04_sizes", out)
-sizes.round(5)
-
-# %% [markdown]
-# ## Side by side
-#
-# The first development images; all intensities share one scale.
 
 # %%
 compared = strategies.of(
@@ -120,6 +95,18 @@ compared = strategies.of(
 paper.save(
     paper.figures.mosaic, strategies.pictures(compared, shown), out, "fig04_reconstructions", **facts | {"split": "dev"}
 )
+
+# %% [markdown]
+# ## How much is trained
+#
+# Counted, beside what is frozen. The essay claims a thousandth. Static weights keep to that, the closed form nearly; a
+# router takes some thousandths at each iteration of the loop, which has a router of its own, and some percent in all.
+
+# %%
+counted = ["static_affine", "csnet", "closed_form", "b:image", "b_meta:image", "gradient:pixel", "lora"]
+sizes = strategies.size_table(strategies.of(specs, counted, found))
+paper.write_table(sizes, "tab04_sizes", out)
+sizes.round(5)
 
 # %% [markdown]
 # ## What was learned

@@ -49,11 +49,12 @@ strategies.shapes(routing.Voter(routing.Encoder(routing.Voter.maps)), x, 0.1, to
 # ## Fitted where it is used
 #
 # As in chapter 03: along the trajectory, on the same few labelled images as the rows beside it, with one setting of
-# the loop where those choose among 4 or 24; repeated without the torus.
+# the loop where those choose among 4 or 24; repeated without the torus. Beside it stand the references alone; all rows
+# are in `tab03_strategies`.
 
 # %%
 specs = paper.strategy_specs(profile, found, only=("c:image",), sky=sky)
-table = headroom.table(specs, found)
+table = strategies.beside_references(headroom.table(specs, found), ("c:image", "consensus:image", "csnet", "mace"))
 paper.write_table(table, "tab05_strategies", out)
 table.sort_values(["bank", "psnr"], ascending=False).round(3)
 
@@ -62,10 +63,9 @@ facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed fo
 paper.save(paper.figures.forest, table, out, "fig05_strategies", **facts)
 
 # %% [markdown]
-# ## Who is trusted when
+# ## Weights, fit and pictures
 #
-# Weights over the iterations on development images: the mean, and the middle 80 % over images and places. Sign-free
-# weights may be negative, and exceed one.
+# As in chapter 03, on development images.
 
 # %%
 shown = paper.PROFILES[profile].n_show
@@ -75,33 +75,15 @@ paper.save(
     paper.figures.weights, strategies.joined(stages, "weights"), out, "fig05_weights", **facts | {"split": "dev"}
 )
 
-# %% [markdown]
-# ## The fit, iteration by iteration
-#
-# Each iteration of the loop is one stage of the fit. PSNR of the running image on labelled images, which the method was
-# fitted to, and on development images, which it was not: where the two part, the fit overfits.
-# (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
-
 # %%
 paper.save(
     paper.figures.curves, strategies.joined(stages, "curves"), out, "fig05_fit", **facts | {"split": "train and dev"}
 )
 
-# %% [markdown]
-# ## Collapse
-#
-# A gate has collapsed when it always picks the same prior: then the entropy of the *mean* weights is small. Each is
-# over log N, so that 1 is the plain average; `entropy` is of each image's own weights, `greatest` the largest of them.
-
 # %%
 collapsed = strategies.joined(stages, "collapse")
 paper.write_table(collapsed, "tab05_collapse", out)
 collapsed.round(3)
-
-# %% [markdown]
-# ## Side by side
-#
-# The first development images; all intensities share one scale.
 
 # %%
 compared = strategies.of(

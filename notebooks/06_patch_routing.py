@@ -83,7 +83,7 @@ pairs = [
     ("b_separate:8", "b:8"),
     ("expert:8/16", "a:8"),
     *((f"closed_expert:8/{patches}", "closed_form:8") for patches in (4, 16, 32)),
-    *((f"priced:{price}", "closed_form") for price in ("0.0003", "0.001", "0.003", "0.01")),
+    *((f"cost_pruned:{price}", "closed_form") for price in ("0.0003", "0.001", "0.003", "0.01")),
     *((f"top_p:image/{p}", "a:image") for p in (0.5, 0.7, 0.9)),
 ]
 gains = patches.paired_gains(specs, pairs)
@@ -99,7 +99,7 @@ gains.round(3)
 
 # %%
 kept = ["closed_form", "a:image", "average"]
-shown = costs[costs.method.isin(kept) | costs.method.str.contains("priced|top_p:image")]
+shown = costs[costs.method.isin(kept) | costs.method.str.contains("cost_pruned|top_p:image")]
 paper.save(paper.figures.fig06_pareto, shown[shown.bank != "local"], out, **facts)
 
 # %%

@@ -59,7 +59,7 @@ def test_verdicts_say_what_the_comparisons_say():
     columns = ["ablation", "arm", "psnr", "effect", "lo", "hi", "verdict"]
     told = ablations.verdicts(pd.DataFrame([("A1 head", *row) for row in rows], columns=columns))
     assert told.verdict.tolist() == [
-        "Against a (31.00 dB), b: better, +0.50 dB (+0.10 to +0.90); c: worse, -1.00 dB (-2.00 to -0.20)."
+        "Against a (31.00 dB), b: better, +0.50 dB (+0.10 to +0.90); c: worse, -1.00 dB (-1.50 to -0.20)."
     ]
 
 

@@ -102,7 +102,7 @@ def test_a_changed_method_is_caught_and_a_raised_version_voids_its_records_alone
 
 LEARN = [kind for kind in methods.METHODS if kind not in ("single", "average", "rml", "consensus", "mace", "heldout")]
 LEARN = [kind for kind in LEARN if kind not in ("oracle", "ceiling")]
-ARGUMENTS = {"top": "1", "top_p": "image/0.9", "expert": "16/4", "closed_expert": "16/4", "priced": "0.001"}
+ARGUMENTS = {"top": "1", "top_p": "image/0.9", "expert": "16/4", "closed_expert": "16/4", "cost_pruned": "0.001"}
 SETTINGS = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1, "steps": 4}
 PRIORS, STEPS = ("identity", "galaxies", "torus"), 2
 

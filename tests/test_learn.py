@@ -210,7 +210,7 @@ def test_random_subsets_reach_a_gate_that_takes_any_number():
 
 
 def gate_of(sigmas, found, *options, **named):
-    parts = (found[name] for name in ("theta", "still", "ellipsoid"))
+    parts = (found[name] for name in ("theta", "static_weights", "whitening"))
     return cf.ClosedForm(torch.tensor(sigmas), *parts, *options, **named)
 
 
@@ -226,11 +226,11 @@ def test_closed_form_is_the_least_squares_fit():
         o = bank(z, 0.1)
         ours = FusedPrior(bank, gate).fuse(z, 0.1, lambda v: z).image
         phi = cf.maps(cf.ALL, z, o, torch.full((4,), 0.1), lambda v: z)
-    size = torch.linalg.norm(torch.einsum("fg,bghw->bfhw", found["ellipsoid"][0], phi), dim=1, keepdim=True)
+    size = torch.linalg.norm(torch.einsum("fg,bghw->bfhw", found["whitening"][0], phi), dim=1, keepdim=True)
     assert 0.8 < float((size**2).mean()) <= 1.0001  # less where features nearly depend on each other
     phi = phi / size.clamp(min=1)
     columns = ((o - o.mean(0))[:, None, :, 0] * phi.transpose(0, 1)[None]).flatten(0, 1).flatten(1).double()
-    static = torch.einsum("n,nbchw->bchw", found["still"][0], o)
+    static = torch.einsum("n,nbchw->bchw", found["static_weights"][0], o)
     options = {"driver": "gelsd", "rcond": 1e-6}  # some features say the same here
     solved = torch.linalg.lstsq(columns.T, (sky - static).flatten().double(), **options).solution
     best = static + (solved @ columns).view_as(sky).float()
@@ -276,18 +276,18 @@ def test_its_weights_sum_to_one_and_move_with_the_image(small):
 
 def test_outside_what_was_fitted_weights_stay_bounded(small):
     """Another loop, another coverage: never worse than the average. Far off in noise: the static weights. On images
-    unlike those of the fit: no more than features inside its ellipsoid could bring about."""
+    unlike those of the fit: no more than features of unit leverage could bring about."""
     array, sky, y, sigmas, lam, bank, gate = small
     fused, average = FusedPrior(bank, gate), FusedPrior(bank, gates.average(3))
     x = sky.image[:2]
     with torch.no_grad():
-        static = FusedPrior(bank, gates.Static(gate.still[0] / gate.still[0].sum()))
+        static = FusedPrior(bank, gates.Static(gate.static_weights[0] / gate.static_weights[0].sum()))
         assert torch.allclose(fused(x, 3.0), static(x, 3.0), atol=1e-5)
         k = int((gate.levels.exp() - 0.1).abs().argmin())
-        most = torch.linalg.norm(gate.theta[k] @ torch.linalg.inv(gate.ellipsoid[k]), dim=1)
+        most = torch.linalg.norm(gate.theta[k] @ torch.linalg.inv(gate.whitening[k]), dim=1)
         for strange in (50 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)), 1e-3 * x, x.flip(2) ** 4):
             w = fused.fuse(strange, float(gate.levels[k].exp()), lambda v: 3 * v).weights
-            moved = w - gate.still[k].view(-1, 1, 1, 1)
+            moved = w - gate.static_weights[k].view(-1, 1, 1, 1)
             assert moved.abs().amax() <= (most + most.mean()).max() * 1.001
             assert torch.allclose(moved.sum(0), torch.zeros(()), atol=1e-4)
     few = Interferometer.eht2017(0.3, window=60)
@@ -312,7 +312,10 @@ def test_the_unrolled_pass_brings_the_last_image_nearer_to_the_labels(small):
     assert all(torch.equal(v, before[k]) for k, v in prior.state_dict().items())
     assert torch.equal(first["gate.theta"][:-2], gate.theta[:-2])  # only the last iterations move
     moved = FusedPrior(
-        bank, gate_of(sigmas, {"theta": first["gate.theta"], "still": gate.still, "ellipsoid": gate.ellipsoid})
+        bank,
+        gate_of(
+            sigmas, {"theta": first["gate.theta"], "static_weights": gate.static_weights, "whitening": gate.whitening}
+        ),
     )
     images = [hqs(y[:6], array, p, sigmas=sigmas, lam=lam).image for p in (prior, moved)]
     was, now = (metrics.psnr(image, sky.image[:6]).mean() for image in images)

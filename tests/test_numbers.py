@@ -209,8 +209,8 @@ SAID: dict[str, list[tuple]] = {
             "at a price of 0.0003, the fit keeps a quarter of the operations and is {0.03} dB better than with all of "
             "them; at 0.001 it keeps a seventh and cannot be told from it. Without the torus to keep a sixth costs "
             "{-0.09} dB",
-            patch_gain("priced:0.0003"),
-            patch_gain("priced:0.001", "far"),
+            patch_gain("cost_pruned:0.0003"),
+            patch_gain("cost_pruned:0.001", "far"),
         ),
         (
             "that together reach 0.7 lose nothing, at a tenth of the operations; those that reach a half lose "

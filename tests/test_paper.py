@@ -477,12 +477,12 @@ def test_the_union_is_the_bank_and_the_other_levels_of_its_best_prior():
     settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [(array, sky.image, y)]
     method = closed_form.union("", names, 2, torch.device("cpu"))
     fitted = method.fit(settings, data)
-    assert method.kind == "fused" and method.calls == 8 and fitted["still"].shape == (2, 8)
+    assert method.kind == "fused" and method.calls == 8 and fitted["static_weights"].shape == (2, 8)
     bank = method.prior(settings, fitted).bank
     assert bank.names[:3] == names and [name.partition(" x ")[0] for name in bank.names[3:]] == ["torus"] * 5
     mixed = torch.zeros(2, 8)
     mixed[:, 2] = 1  # of the torus at the loop's own level alone: the prior itself, in the loop
-    alone = fitted | {"theta": torch.zeros_like(fitted["theta"]), "still": mixed}
+    alone = fitted | {"theta": torch.zeros_like(fitted["theta"]), "static_weights": mixed}
     single = methods.make("single:torus", ("torus",), 2, torch.device("cpu"))
     image = method.run(settings, alone, array, y, None).image
     torch.testing.assert_close(image, single.run(settings, {}, array, y, None).image)

@@ -105,7 +105,9 @@ def test_a_fused_prior_that_computes_patches_gives_the_same_image(noisy):
 
 
 def gate_of(found, *options, theta="theta", **named):
-    return cf.ClosedForm(torch.tensor([0.1]), found[theta], found["still"], found["ellipsoid"], *options, **named)
+    return cf.ClosedForm(
+        torch.tensor([0.1]), found[theta], found["static_weights"], found["whitening"], *options, **named
+    )
 
 
 @pytest.mark.row(7)
@@ -193,9 +195,9 @@ def test_each_image_calls_what_its_own_noise_level_keeps(noisy):
     x, bank = noisy[1][:3], zoo.bank(NAMES)
     theta = 0.1 * torch.randn(2, 3, 17, generator=torch.Generator().manual_seed(0))
     kept = torch.tensor([[True, True, False], [True, False, True]])
-    theta, still = theta * kept[..., None], kept / kept.sum(1, keepdim=True)
-    ellipsoid = torch.eye(17).expand(2, -1, -1) / 10
-    gate = closed_form.ClosedForm(torch.tensor([0.2, 0.1]), theta, still, ellipsoid, kept=kept)
+    theta, static_weights = theta * kept[..., None], kept / kept.sum(1, keepdim=True)
+    whitening = torch.eye(17).expand(2, -1, -1) / 10
+    gate = closed_form.ClosedForm(torch.tensor([0.2, 0.1]), theta, static_weights, whitening, kept=kept)
     with torch.no_grad():
         all_three = FusedPrior(bank, gate).fuse(x, torch.tensor([0.2, 0.1, 0.2]))
         for b, sigma in enumerate((0.2, 0.1, 0.2)):
@@ -244,10 +246,12 @@ def test_gains_are_of_the_images_that_both_have(monkeypatch):
     rows = [s for s in patch_specs("paper") if s.method in worth and s.coverage == 1.0]
     assert {s.n_test for s in rows} == {200, 1000}
     (gain,) = patches.paired_gains(rows, [("a:8", "a:image")]).query("bank == 'main'").to_dict("records")
-    assert gain["gain"] == pytest.approx(0.1) and gain["hi"] - gain["lo"] < 1e-6
+    assert gain["effect"] == pytest.approx(0.1) and gain["hi"] - gain["lo"] < 1e-6
 
 
-@pytest.mark.parametrize("name, bank", [("expert:16/2", "local"), ("priced:0.05", "main"), ("top_p:image/0.5", "main")])
+@pytest.mark.parametrize(
+    "name, bank", [("expert:16/2", "local"), ("cost_pruned:0.05", "main"), ("top_p:image/0.5", "main")]
+)
 def test_operations_are_those_that_were_done(name, bank):
     """Fitted and run as in the chapter; counted from what the priors were handed."""
     names = zoo.BANKS["local"] if bank == "local" else tuple(NAMES)

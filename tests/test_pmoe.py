@@ -250,7 +250,7 @@ def test_the_tables_of_chapter_09(tmp_path, monkeypatch):
         (gains.arm == "separate") & (gains.data == "digits") & (gains.N == 100) & (gains.n == 16) & (gains.m == 40)
     ]
     exact = (classification.result(one)["accuracy"] - classification.result(base)["accuracy"]).mean()
-    assert row.gain.iloc[0] == pytest.approx(exact)
+    assert row.effect.iloc[0] == pytest.approx(exact)
     first, second = (classification._samples(one, purpose, 2, 5).x for purpose in ("train", "test"))
     assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
     costs = classification.cost_table((1, 2), samples=20, epochs=1, repeats=1)

@@ -49,14 +49,15 @@ def fit_closed_form(
     cost: Sequence[float] = (),
     policy: Policy = "own",
 ) -> dict[str, Tensor]:
-    """`theta` (K, N, F), `still` (K, N), `ellipsoid` (K, F, F) and `ridge` (K,) of a `ClosedForm` gate for `pnp.hqs`.
+    """What makes a `ClosedForm` gate for `pnp.hqs`: `theta` (K, N, F), `static_weights` (K, N), `whitening` (K, F, F)
+    and `ridge` (K,).
 
     `cell` pixels share a weight (`closed_form.Cell`). The ridge of each iteration is the one of `ridges` that
     predicts held-out labels best, in `folds` parts. With a `price`, in dB of that prediction's error per unit of the
     priors' `cost` (N,), an iteration goes without the priors that are not worth theirs:
     `kept` (K, N) tells. `policy` as in `along_trajectory`.
     """
-    fitted: dict[str, list[Tensor]] = {name: [] for name in ("theta", "still", "ellipsoid", "ridge", "kept")}
+    fitted: dict[str, list[Tensor]] = {name: [] for name in ("theta", "static_weights", "whitening", "ridge", "kept")}
     if price and len(cost) != len(bank):
         raise ValueError(f"fit_closed_form: cost needs {len(bank)} numbers, one per prior, got {len(cost)}")
 
@@ -68,13 +69,14 @@ def fit_closed_form(
             there = kept.nonzero()[:, 0].to(stages[0].x.device)
             stages = [replace(s, outputs=s.outputs[there]) for s in stages]
         some = solve_stage(stages, features, ridges, count, cell)
-        theta, still = some.theta.new_zeros(len(bank), some.theta.shape[1]), some.still.new_zeros(len(bank))
-        theta[kept], still[kept] = some.theta, some.still
-        result = {"theta": theta, "still": still, "ellipsoid": some.ellipsoid, "ridge": some.ridge, "kept": kept}
+        theta, static = some.theta.new_zeros(len(bank), some.theta.shape[1]), some.static_weights.new_zeros(len(bank))
+        theta[kept], static[kept] = some.theta, some.static_weights
+        values = (theta, static, some.whitening, some.ridge, kept)
+        result = dict(zip(fitted, values, strict=True))
         for name, value in result.items():
             fitted[name].append(value.cpu())
-        level, (theta, still, e, _, kept) = torch.tensor([stages[0].sigma]), (v[None] for v in result.values())
-        gate = cf.ClosedForm(level, theta, still, e, features, cell, kept).to(theta.device)
+        level, (theta, static, e, _, kept) = torch.tensor([stages[0].sigma]), (v[None] for v in result.values())
+        gate = cf.ClosedForm(level, theta, static, e, features, cell, kept).to(theta.device)
         return lambda s: fused(gate(s.x, s.sigma, s.outputs, s.data_step), s.outputs)
 
     along_trajectory(bank, data, sigmas, lam, fit, policy=policy)
@@ -84,11 +86,11 @@ def fit_closed_form(
 
 
 class Solved(NamedTuple):
-    """One iteration's `theta` (N, F), `still` (N,), `ellipsoid` (F, F), and ridge, a number."""
+    """One iteration's `theta` (N, F), `static_weights` (N,), `whitening` (F, F), and ridge, a number."""
 
     theta: Tensor
-    still: Tensor
-    ellipsoid: Tensor
+    static_weights: Tensor
+    whitening: Tensor
     ridge: Tensor
 
 
@@ -97,28 +99,28 @@ def solve_stage(
 ) -> Solved:
     """One iteration's gate, of the priors whose outputs there are."""
     normal, n = cf.NormalEquations(folds), len(stages[0].outputs)
-    still = _static(stages, affine_weights)
+    static = _static(stages, affine_weights)
     phis, e = bounded(stages, features, cell)
     for position, (phi, (apart, target)) in enumerate(zip(phis, _errors(stages), strict=True)):
         columns = (apart[:-1, None] * phi[None]).flatten(0, 1)  # the last prior is what the others leave
-        normal.add(position % folds, columns, target - still @ apart)
+        normal.add(position % folds, columns, target - static @ apart)
     theta, ridge = e.new_zeros(n, len(e)), ridges[0]
     if n > 1:
         solved, ridge, _ = normal.solve(ridges)
         theta[:-1] = solved.view(n - 1, -1).to(theta)
-    return Solved(theta, still, e, torch.tensor(ridge))
+    return Solved(theta, static, e, torch.tensor(ridge))
 
 
 def bounded(
     stages: list[Stage], features: Sequence[cf.Features], cell: cf.Cell, sharp: bool = False
 ) -> tuple[list[Tensor], Tensor]:
-    """Features (F, H W) of each image on the image grid, drawn back to their ellipsoid (F, F), and that."""
+    """Features (F, H W) of each image on the image grid, of bounded leverage, and their whitening (F, F)."""
     seen = []
     for s in stages:
         sigma = torch.full((len(s.x),), s.sigma, device=s.x.device)
         seen += list(cf.maps(features, s.x, s.outputs, sigma, s.data_step, cell))
-    e, size = cf.ellipsoid([phi.flatten(1) for phi in seen]), stages[0].x.shape[2:]
-    spreads = (spread(cf.within(phi[None], e[None]), *size, sharp=sharp) for phi in seen)
+    e, size = cf.whitening([phi.flatten(1) for phi in seen]), stages[0].x.shape[2:]
+    spreads = (spread(cf.clip_leverage(phi[None], e[None]), *size, sharp=sharp) for phi in seen)
     return [phi[0, :, 0].expand(-1, *size).flatten(1) for phi in spreads], e
 
 

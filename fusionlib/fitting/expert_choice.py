@@ -67,17 +67,21 @@ def fit_expert_choice(
     ridges: Sequence[float] = RIDGES,
     folds: int = 5,
 ) -> dict[str, Tensor]:
-    """`router` and `theta` (K, N, F), `still` (K, N) and `ellipsoid` (K, F, F) of an `ExpertChoice` gate for `pnp.hqs`,
-    patches of `cell` pixels: at each iteration first the dense gate, then, its choice fixed, the weights of the priors
-    where they chose."""
-    fitted: dict[str, list[Tensor]] = {name: [] for name in ("router", "still", "ellipsoid", "theta")}
+    """What makes an `ExpertChoice` gate for `pnp.hqs`: `router` and `theta` (K, N, F), `static_weights` (K, N),
+    `whitening` (K, F, F).
+
+    Patches of `cell` pixels: at each iteration first the dense gate, then, its choice fixed, the weights of the priors
+    where they chose.
+    """
+    fitted: dict[str, list[Tensor]] = {name: [] for name in ("router", "static_weights", "whitening", "theta")}
     others = [i for i in range(len(bank)) if i != shared]
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         count, position = min(folds, sum(len(s.truth) for s in stages)), 0
         dense = solve_stage(stages, cf.ALL, ridges, count, cell)
         level, device = torch.tensor([stages[0].sigma]), dense.theta.device
-        router = cf.ClosedForm(level, dense.theta[None], dense.still[None], dense.ellipsoid[None], cell=cell).to(device)
+        theta, static, e = (value[None] for value in (dense.theta, dense.static_weights, dense.whitening))
+        router = cf.ClosedForm(level, theta, static, e, cell=cell).to(device)
         normal, width = cf.NormalEquations(count), dense.theta.shape[1]
         phis, _ = bounded(stages, cf.ALL, cell, sharp=True)
         for s in stages:
@@ -92,7 +96,7 @@ def fit_expert_choice(
         theta = torch.zeros(len(bank), width)
         if others:
             theta[others] = normal.solve(ridges)[0].view(len(others), width).float().cpu()
-        parts = (dense.theta, dense.still, dense.ellipsoid, theta)
+        parts = (dense.theta, dense.static_weights, dense.whitening, theta)
         for name, value in zip(fitted, parts, strict=True):
             fitted[name].append(value.cpu())
         gate = ExpertChoice(router, theta[None], l, shared).to(device)

@@ -62,7 +62,7 @@ def _peak(m: Tensor) -> Tensor:
     return smooth(m, 4.0).amax((2, 3), keepdim=True).clamp(min=0.05)
 
 
-def ellipsoid(phi: Sequence[Tensor]) -> Tensor:
+def whitening(phi: Sequence[Tensor]) -> Tensor:
     """E (F, F) such that |E phi|^2 is 1 in the mean over pixels and over images with features (F, P)."""
     moment = torch.stack([(p @ p.T).double() / p.shape[1] for p in phi]).mean(0)
     moment = moment + torch.diag(1e-4 * moment.diagonal() + 1e-9)
@@ -70,7 +70,7 @@ def ellipsoid(phi: Sequence[Tensor]) -> Tensor:
     return (inverse / len(moment) ** 0.5).to(phi[0])
 
 
-def within(phi: Tensor, e: Tensor) -> Tensor:
+def clip_leverage(phi: Tensor, e: Tensor) -> Tensor:
     """Features (B, F, ...) drawn back to |E phi| <= 1, E (F, F) or one per image: of pixels with more leverage than the
     mean pixel of the fit only the direction counts, so that weights stay bounded on images unlike those of the fit."""
     size = (e @ phi.flatten(2)).norm(dim=1).view(len(phi), 1, *phi.shape[2:])
@@ -80,41 +80,41 @@ def within(phi: Tensor, e: Tensor) -> Tensor:
 class ClosedForm(nn.Module):
     """The gate: for each of K noise levels coefficients `theta` (K, N, F) of N priors and F features.
 
-    `still` (K, N) are the static weights from which they count, `ellipsoid` (K, F, F) bounds the features (`within`),
-    and with them the weights, on images unlike those of the fit. Between one and two steps outside the levels the
-    weights go back to the static ones. `cell` pixels share a weight (`Cell`). `kept`, bool (K, N): the priors there are
+    They count from `static_weights` (K, N). `whitening` (K, F, F) bounds the features (`clip_leverage`), and with them
+    the weights, on images unlike those of the fit. Between one and two steps outside the levels the weights go back to
+    the static ones. `cell` pixels share a weight (`Cell`). `kept`, bool (K, N): the priors there are
     at each level, the others are not called; all of them by default.
     """
 
     reads_outputs, skips = True, False
     levels: Tensor
     theta: Tensor
-    still: Tensor
-    ellipsoid: Tensor
+    static_weights: Tensor
+    whitening: Tensor
     kept: Tensor
 
     def __init__(
         self,
         sigmas: Tensor,
         theta: Tensor,
-        still: Tensor,
-        ellipsoid: Tensor,
+        static_weights: Tensor,
+        whitening: Tensor,
         features: Sequence[Features] = ALL,
         cell: Cell = 1,
         kept: Tensor | None = None,
     ):
         super().__init__()
         levels, (n, width) = len(sigmas), theta.shape[-2:]
-        if theta.shape != (levels, n, width) or still.shape != (levels, n) or ellipsoid.shape != (levels, width, width):
-            raise ValueError(
-                f"ClosedForm: theta ({levels}, N, F), still ({levels}, N) and ellipsoid ({levels}, F, F) are needed, "
-                f"got {tuple(theta.shape)}, {tuple(still.shape)} and {tuple(ellipsoid.shape)}"
-            )
+        given = {"theta": theta, "static_weights": static_weights, "whitening": whitening}
+        needed = {"theta": (levels, n, width), "static_weights": (levels, n), "whitening": (levels, width, width)}
+        if wrong := [name for name, v in given.items() if v.shape != needed[name]]:
+            shapes = {name: tuple(given[name].shape) for name in wrong}
+            raise ValueError(f"ClosedForm: {shapes} given, { ({name: needed[name] for name in wrong}) } needed")
         kept = torch.ones(theta.shape[:2], dtype=torch.bool) if kept is None else kept
         if kept.shape != theta.shape[:2] or kept.dtype != torch.bool or not bool(kept.any(1).all()):
             raise ValueError(f"ClosedForm: kept is bool {tuple(theta.shape[:2])}, some prior kept at every level")
         self.features, self.cell, self.whole = tuple(features), cell, bool(kept.all())
-        for name, value in (("levels", sigmas.log()), ("theta", theta), ("still", still), ("ellipsoid", ellipsoid)):
+        for name, value in {"levels": sigmas.log(), **given}.items():
             self.register_buffer(name, value.float())
         self.register_buffer("kept", kept)
 
@@ -151,11 +151,11 @@ class ClosedForm(nn.Module):
     ) -> Tensor:
         phi = self.seen(x, s, o, data_step, stage, away)
         moved = torch.einsum("bnf,bfhw->nbhw", self.theta[:, there][stage], phi)
-        return self.still[:, there][stage].T[:, :, None, None] + moved - moved.mean(0)
+        return self.static_weights[:, there][stage].T[:, :, None, None] + moved - moved.mean(0)
 
     def seen(self, x: Tensor, s: Tensor, o: Tensor, data_step: DataStep | None, stage: Tensor, away: Tensor) -> Tensor:
         """The features (B, F, h, w), bounded, and fading where sigma is not what was fitted."""
-        phi = within(maps(self.features, x, o, s, data_step, self.cell), self.ellipsoid[stage])
+        phi = clip_leverage(maps(self.features, x, o, s, data_step, self.cell), self.whitening[stage])
         gap = self.levels.diff().abs().max() if len(self.levels) > 1 else torch.tensor(0.1).to(s)
         return phi * (2 - away / gap).clamp(0, 1)[:, None, None, None]
 

@@ -175,9 +175,9 @@ RESOLVED = (
     *("closed_form", "b_separate:8"),
 )
 CHOSEN = ("expert:8/16", *(f"closed_expert:8/{l}" for l in (4, 16, 32)))
-PRICED = ("priced:0.0003", "priced:0.001", "priced:0.003", "priced:0.01")
+COST_PRUNED = ("cost_pruned:0.0003", "cost_pruned:0.001", "cost_pruned:0.003", "cost_pruned:0.01")
 NUCLEI = ("top_p:image/0.5", "top_p:image/0.7", "top_p:image/0.9")
-FAR = ("closed_form:image", "closed_form:8", "closed_form", "closed_form:coarse", "a:image", "a:pixel", PRICED[1])
+FAR = ("closed_form:image", "closed_form:8", "closed_form", "closed_form:coarse", "a:image", "a:pixel", COST_PRUNED[1])
 FEW = ("closed_form:image", "closed_form:8", "closed_form", "a:image", "a:pixel")
 IN_LOCAL = ("average", "static_affine", "closed_form", "expert:16/2", "expert:16/4")
 
@@ -198,7 +198,7 @@ def patch_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, sky: str
         rows += [s for s in base if s.coverage == 1.0 or (s.coverage == least and k == 0 and profile != "smoke")]
         for coverage in (1.0, least):
             like = next(s for s in base if s.coverage == coverage)
-            everything = (*RESOLVED, *CHOSEN, *PRICED, *NUCLEI, "static_affine")
+            everything = (*RESOLVED, *CHOSEN, *COST_PRUNED, *NUCLEI, "static_affine")
             wanted = IN_LOCAL if local else everything if k == 0 else FAR
             wanted = wanted if coverage == 1.0 else FEW if k == 0 else ()
             if profile == "smoke":
@@ -214,7 +214,7 @@ SMOKE_PATCHES = (
     "closed_form",
     "a:image",
     "closed_expert:8/16",
-    "priced:0.001",
+    "cost_pruned:0.001",
     "expert:16/2",
 )
 

@@ -27,7 +27,7 @@ from fusionlib.paper.plots import (
 
 FAMILIES = {"a": "A", "b": "B", "c": "C", "closed_form": "closed form (ours)"}
 KINDS = {
-    "priced": "closed form, priors worth their price (ours)",
+    "cost_pruned": "closed form, priors worth their price (ours)",
     "top_p": "A, image, largest weights that reach p",
     "expert": "expert choice, by gradient",
     "single": "single priors",

@@ -57,8 +57,8 @@ def closed(cell: Cell = 1, price: float = 0.0, without: str = "", policy: Policy
         return fit_closed_form(bank, data, sigmas, lam, features=features, **how)  # type: ignore[arg-type]
 
     def gate(sigmas: list[float], fitted: Fitted) -> nn.Module:
-        levels, e = torch.tensor(sigmas), fitted["ellipsoid"]
-        return ClosedForm(levels, fitted["theta"], fitted["still"], e, features, cell, fitted.get("kept"))
+        levels, e = torch.tensor(sigmas), fitted["whitening"]
+        return ClosedForm(levels, fitted["theta"], fitted["static_weights"], e, features, cell, fitted.get("kept"))
 
     return solve, gate
 
@@ -109,7 +109,7 @@ def closed_form(
     return solved(closed(size, without=without, policy=policy), "fused", argument, priors, steps, device)
 
 
-def priced(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+def cost_pruned(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """`argument`: dB of the stage's error that a hundredth of the bank's operations has to save."""
     return solved(closed(price=float(argument)), "fused", argument, priors, steps, device)
 
@@ -124,8 +124,8 @@ def closed_expert(argument: str, priors: tuple[str, ...], steps: int, device: to
         return choice | {"shared": torch.tensor(shared)}
 
     def prior(s: Settings, fitted: Fitted) -> nn.Module:
-        levels, e = torch.tensor(sigmas_of(s, steps)), fitted["ellipsoid"]
-        router = ClosedForm(levels, fitted["router"], fitted["still"], e, cell=size)
+        levels, e = torch.tensor(sigmas_of(s, steps)), fitted["whitening"]
+        router = ClosedForm(levels, fitted["router"], fitted["static_weights"], e, cell=size)
         return FusedPrior(bank, ExpertChoice(router, fitted["theta"], l, int(fitted["shared"]))).to(device)
 
     return plugged(prior, steps, "fused", len(bank), fit)

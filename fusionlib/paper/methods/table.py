@@ -187,7 +187,7 @@ METHODS: dict[str, Entry] = {
     "closed_expert": _solved(
         closed_form.closed_expert, "expert choice, {1} of {0}, closed form", "#980043", resolution="argument"
     ),
-    "priced": _solved(closed_form.priced, "closed form, price {} (ours)", "#DD1C77"),
+    "cost_pruned": _solved(closed_form.cost_pruned, "closed form, price {} (ours)", "#DD1C77"),
     "unrolled": _solved(
         partial(closed_form.solved, closed_form.unrolled(), "fused"),
         "closed form, unrolled (ours)",
@@ -292,5 +292,5 @@ HEADLINE = (  # rows of the main table, beside the single priors: scored on all 
     *("average", "rml", "static_affine", "closed_single", "closed_levels", "denoiser", "finetuned", "unet", "ceiling"),
     *("a:image", "b:image", "c:image", "a:pixel", "closed_form", "closed_union"),
 )
-NOT_TRAINED = ("best", "shared", "ellipsoid", "ridge", "kept")  # found by a fit, but no parameters
+NOT_TRAINED = ("best", "shared", "whitening", "ridge", "kept")  # found by a fit, but no parameters
 PRIORS_OF_THEIR_OWN = {"ceiling": "sky"}  # networks that are in no bank

@@ -61,10 +61,10 @@ def grouped_by_error(priors: tuple[str, ...], cell: int | None, shared: int) -> 
     return MultiGate(groups.clustered(_correlation(priors), min(2, len(priors))), cell=cell), None
 
 
-TURNED = 96  # varied copies of the labelled images
+COPIES = 96  # varied copies of the labelled images
 
 
-def turned(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+def augmented_labels(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """The closed form, fitted to the labelled images and to copies of them: turned, mirrored, moved, brighter or
     fainter, and observed anew by the same array, as the networks that learn from labels see them."""
     method = closed_form(argument, priors, steps, device)
@@ -75,7 +75,7 @@ def turned(argument: str, priors: tuple[str, ...], steps: int, device: torch.dev
         rng, total, more = torch.Generator().manual_seed(0), sum(len(x) for _, x, _ in data), []
         for array, x, _ in data:
             clean = (x / x.amax((2, 3), keepdim=True)).cpu()
-            copies = augmented(clean, max(1, TURNED * len(x) // total), rng, turns=True, shift=0.05).to(x)
+            copies = augmented(clean, max(1, COPIES * len(x) // total), rng, turns=True, shift=0.05).to(x)
             more.append((array, copies, array.observe(copies, 77)))
         return learn(s, [*data, *more])
 
@@ -126,6 +126,6 @@ VARIANTS: dict[str, Entry] = {
     "mgpf_clustered": _learned(partial(learned, grouped_by_error), "mgpf clustered, {}"),
     "closed_average": _solved(partial(closed_form, policy="average"), "closed average, {}"),
     "closed_white": _solved(partial(closed_form, policy="white"), "closed white, {}"),
-    "closed_turned": _solved(turned, "closed form, augmented labels (ours)", "#F768A1"),
+    "closed_augmented": _solved(augmented_labels, "closed form, augmented labels (ours)", "#F768A1"),
     "closed_blind": _solved(partial(closed_form, without="context"), "closed blind, {}"),
 }

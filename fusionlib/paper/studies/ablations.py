@@ -142,7 +142,7 @@ ZERO = {"joint training": "a_joint_zero:image", "MAML": "a_maml_zero:image"}
 LABELS = (
     "static_affine",
     "closed_form",
-    "closed_turned",
+    "closed_augmented",
     "closed_union",
     "closed_single",
     "closed_levels",

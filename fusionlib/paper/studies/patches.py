@@ -92,7 +92,7 @@ DENSE = ("closed_form", "a:image", "average")  # gates that call every prior dif
 def timed(specs: Sequence[Spec], profile: str) -> Task:
     """The `cost_table` of chapter 06: the first seed at full coverage; what skips priors, and DENSE."""
     full = [s for s in specs if s.coverage == 1.0 and s.seed == specs[0].seed]
-    skips = ("single", "priced", "top_p", "expert")
+    skips = ("single", "cost_pruned", "top_p", "expert")
     some = [s for s in full if s.method in DENSE or s.method.partition(":")[0] in skips]
     return cost_table.task(some, *((2, 1) if profile == "smoke" else (32, 2)))
 
@@ -146,7 +146,7 @@ def saving_table(costs: pd.DataFrame) -> pd.DataFrame:
     """method, bank, against, flops and ms saved (shares), and PSNR given up, of what skips, by the dense gate."""
     rows = []
     for row in costs.itertuples():
-        dense = {"priced": "closed_form", "top_p": "a:image"}.get(str(row.method).partition(":")[0])
+        dense = {"cost_pruned": "closed_form", "top_p": "a:image"}.get(str(row.method).partition(":")[0])
         base = costs[(costs.bank == row.bank) & (costs.method == dense) & (costs.coverage == row.coverage)]
         if len(base):
             b = base.iloc[0]

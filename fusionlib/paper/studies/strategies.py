@@ -32,6 +32,14 @@ def of(specs: Sequence[Spec], methods: Sequence[str], bank: Sequence[str]) -> li
     return [by_method[m] for m in methods if m in by_method]
 
 
+REFERENCES = ("best_single", "average", "static_affine", "closed_form", "closed_levels", "unet", "ceiling")
+
+
+def beside_references(table: pd.DataFrame, own: Sequence[str]) -> pd.DataFrame:
+    """The rows of `own` methods and of REFERENCES; all others are in chapter 03."""
+    return table[table.method.isin([*own, *REFERENCES])].reset_index(drop=True)
+
+
 def known(specs: Sequence[Spec]) -> list[Spec]:
     """Those whose scores are stored, here or with the project; none unless all single priors, the reference, are."""
     stored = [s for s in specs if store.has(s.key)]
