@@ -13,7 +13,8 @@ from fusionlib.paper import methods, specs
 from fusionlib.paper.methods import variants
 from fusionlib.paper.methods.method import Method
 from fusionlib.paper.studies import ablations, stress
-from fusionlib.paper.studies.ablations import ABLATIONS, HARMFUL, Arm, arm_specs
+from fusionlib.paper.studies.ablation_list import ABLATIONS, HARMFUL, Arm
+from fusionlib.paper.studies.ablations import arm_specs
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import networks, zoo
 

@@ -33,15 +33,8 @@ from fusionlib.sky import NPIX
 
 ALGORITHMS: dict[str, Callable[..., Reconstruction]] = {"hqs": hqs, "admm": admm, "pgd": pgd, "red": red}
 FITTED = (
-    "a:image",
-    "a:8",
-    "a:pixel",
-    "b:image",
-    "c:image",
-    "mgpf:image",
-    "gradient:pixel",
-    "closed_form",
-    "static_affine",
+    *("a:image", "a:8", "a:pixel", "b:image", "c:image"),
+    *("mgpf:image", "gradient:pixel", "closed_form", "static_affine"),
 )
 BANKS = {name: zoo.BANKS[name] for name in ("main", "far")}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -10,132 +10,10 @@ from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import SUPERVISED, banks_of, baseline_specs, of_headline, under
+from fusionlib.paper.studies.ablation_list import ABLATIONS, Ablation, Arm
 from fusionlib.paper.tables import bank_name, best_of, compared, difference, image_psnr
 from fusionlib.priors import BANKS
 
-
-class Arm(NamedTuple):
-    """A method, under what name; `without` that prior, `with_` another one in the bank."""
-
-    label: str
-    method: str
-    without: str = ""
-    with_: str = ""
-
-
-class Ablation(NamedTuple):
-    """What is asked, and the arms; the first is what the others are compared with."""
-
-    name: str
-    asks: str
-    arms: tuple[Arm, ...]
-
-
-def _arms(**methods: str) -> tuple[Arm, ...]:
-    return tuple(Arm(label.replace("_s_", "'s ").replace("_", " "), method) for label, method in methods.items())
-
-
-HARMFUL = "upside_down"
-ABLATIONS = (
-    Ablation(
-        "A1 head",
-        "Does the cosine head beat a linear one, and does the encoder matter?",
-        _arms(linear="a_linear:image", cosine="a:image", raw_pixels="a_pixels:image"),
-    ),
-    Ablation(
-        "B1 shared prior",
-        "Does a shared prior help strategy B?",
-        _arms(all_alike="b_equal:image", shared_prior="b:image"),
-    ),
-    Ablation(
-        "B2 adapters", "Do output adapters help strategy B?", _arms(no_adapters="b_bare:image", adapters="b:image")
-    ),
-    Ablation("B meta", "Does meta-learning help strategy B?", _arms(supervised="b:image", meta_learned="b_meta:image")),
-    Ablation(
-        "C1 diversity",
-        "Does a diversity term help strategy C?",
-        _arms(none="c_plain:image", literal="c_literal:image", quadratic="c:image"),
-    ),
-    Ablation(
-        "MGPF groups",
-        "Which groups of priors, or none?",
-        _arms(one_gate="a:image", by_hand="mgpf:image", by_error="mgpf_clustered:image", at_random="mgpf_random:image"),
-    ),
-    Ablation(
-        "entropy",
-        "Should weights be pushed apart or together?",
-        _arms(none="a:image", spread="a_spread:image", sharpened="a_sharp:image", shared_out="a_shared_out:image"),
-    ),
-    Ablation("loss", "Which loss?", _arms(squared="a:image", absolute="a_l1:image", focal="a_focal:image")),
-    Ablation(
-        "images, gradient",
-        "Which images is a gate to be fitted on?",
-        _arms(white_noise="a_white:pixel", average_s_iterates="a_average:pixel", own_iterates="a:pixel"),
-    ),
-    Ablation(
-        "images, closed form",
-        "Which images is a gate to be fitted on?",
-        _arms(white_noise="closed_white", average_s_iterates="closed_average", own_iterates="closed_form"),
-    ),
-    Ablation(
-        "sign, static",
-        "Affine weights, or on the simplex?",
-        _arms(simplex="static_simplex", free="static_affine"),
-    ),
-    Ablation(
-        "sign, gate",
-        "Affine weights, or on the simplex?",
-        _arms(simplex="a:pixel", free="gradient:pixel"),
-    ),
-    Ablation(
-        "sign, gate, no torus",
-        "Affine weights, or on the simplex?",
-        (Arm("simplex", "a:pixel", "torus"), Arm("free", "gradient:pixel", "torus")),
-    ),
-    Ablation(
-        "context, gradient", "Should a gate see what the data say?", _arms(blind="a_blind:image", context="a:image")
-    ),
-    Ablation(
-        "context, closed form",
-        "Should a gate see what the data say?",
-        _arms(blind="closed_blind", context="closed_form"),
-    ),
-    Ablation("selection", "A few priors, or all, softly?", _arms(all="a:image", two="top:2", one="top:1")),
-    Ablation(
-        "heterogeneity, static",
-        "Do different priors win over one at several noise levels?",
-        _arms(one_prior="noise_levels", different_priors="static_affine"),
-    ),
-    Ablation(
-        "heterogeneity, closed form",
-        "Do different priors win over one at several noise levels?",
-        _arms(one_prior="closed_levels", different_priors="closed_form", both="closed_union"),
-    ),
-    Ablation(
-        "unseen prior",
-        "Can a vote use a prior that joins after the fit?",
-        (
-            Arm("without it", "c:image", "torus"),
-            Arm("it joins", "c_unseen:image"),
-            Arm("it joins, random subsets", "c_subsets_unseen:image"),
-            Arm("fitted with it", "c:image"),
-            Arm("fitted with it, random subsets", "c_subsets:image"),
-        ),
-    ),
-    *(
-        Ablation(
-            f"harmful prior, {label}",
-            "What does a prior that is always wrong do?",
-            (Arm("without it", method), Arm("added", method, "", HARMFUL)),
-        )
-        for label, method in (
-            ("average", "average"),
-            ("A", "a:image"),
-            ("C", "c:image"),
-            ("closed form", "closed_form"),
-        )
-    ),
-)
 SHOTS = {0: "A2 meta, no labels", 1: "A2 meta, 1 label", 5: "A2 meta, 5 labels", 10: "A2 meta, 10 labels"}
 ADAPTED = {"joint training": "a_joint:image", "MAML": "a_maml:image", "from nothing": "a:image"}
 ZERO = {"joint training": "a_joint_zero:image", "MAML": "a_maml_zero:image"}

@@ -10,7 +10,8 @@ from fusionlib import files
 from fusionlib.paper.experiment import Spec, scores
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.studies import classification
-from fusionlib.paper.studies.ablations import Arm, arm_specs, label_specs, single_specs
+from fusionlib.paper.studies.ablation_list import Arm
+from fusionlib.paper.studies.ablations import arm_specs, label_specs, single_specs
 from fusionlib.paper.studies.checklist import CHECKLIST
 from fusionlib.paper.tables import best_of, compared, difference
 from fusionlib.priors import zoo
@@ -63,116 +64,102 @@ def claims(profile: str, priors: Sequence[str]) -> list[Claim]:
         for far in (False, True)
         for n in numbers
     )
-    return [
-        Claim("1.1", "Every prior holds something that the others lack", left, "fig07_leave"),
-        Claim(
+    gains = [  # section, claim, figure, comparisons
+        ("1.1", "Every prior holds something that the others lack", "fig07_leave", left),
+        (
             "1.2",
             "Choosing one or two experts loses what a soft mixture of all keeps",
-            (_pair("against two", "a:image", "top:2"), _pair("against one", "a:image", "top:1")),
             "fig07_ablations",
+            (_pair("against two", "a:image", "top:2"), _pair("against one", "a:image", "top:1")),
         ),
-        Claim("1.4", "Learned weights beat the plain average", _both("a:image", "average"), "fig03_strategies"),
-        Claim(
-            "1.4",
-            "Fused priors beat the best of them, strategy A",
-            _both("a:image", "best_single"),
-            "fig13_results",
-        ),
-        Claim(
-            "1.4", "Fused priors beat the best of them, strategy B", _both("b:image", "best_single"), "fig13_results"
-        ),
-        Claim(
-            "1.4", "Fused priors beat the best of them, strategy C", _both("c:image", "best_single"), "fig13_results"
-        ),
-        Claim(
+        ("1.4", "Learned weights beat the plain average", "fig03_strategies", _both("a:image", "average")),
+        ("1.4", "Fused priors beat the best of them, strategy A", "fig13_results", _both("a:image", "best_single")),
+        ("1.4", "Fused priors beat the best of them, strategy B", "fig13_results", _both("b:image", "best_single")),
+        ("1.4", "Fused priors beat the best of them, strategy C", "fig13_results", _both("c:image", "best_single")),
+        (
             "1.4",
             "Fused priors beat the best of them, closed form (ours)",
-            _both("closed_form", "best_single"),
             "fig13_results",
+            _both("closed_form", "best_single"),
         ),
-        Claim(
+        (
             "1.3",
             "It is the difference of the priors that helps: better than one of them at six noise levels",
-            _both("closed_form", "closed_levels"),
             "fig07_labels",
+            _both("closed_form", "closed_levels"),
         ),
-        Claim(
+        (
             "1.3",
             "Different priors add to one of them at six noise levels",
-            by_labels("closed_union", "closed_levels"),
             "fig07_labels",
+            by_labels("closed_union", "closed_levels"),
         ),
-        Claim(
+        (
             "1.3",
             "With scarce labels fusing beats a network from the data to the image",
-            by_labels("closed_form", "unet"),
             "fig13_efficiency",
+            by_labels("closed_form", "unet"),
         ),
-        Claim(
+        (
             "1.3",
             "With scarce labels fusing beats a denoiser trained on them",
-            by_labels("closed_form", "denoiser"),
             "fig13_efficiency",
+            by_labels("closed_form", "denoiser"),
         ),
-        Claim(
-            "2.1", "Weights by patch or pixel are better than by image", _both("a:pixel", "a:image"), "fig06_resolution"
-        ),
-        Claim(
-            "2.2", "Cosine routing beats a linear head", (_pair("", "a:image", "a_linear:image"),), "fig07_ablations"
-        ),
-        Claim(
+        ("2.1", "Weights by patch or pixel are better than by image", "fig06_resolution", _both("a:pixel", "a:image")),
+        ("2.2", "Cosine routing beats a linear head", "fig07_ablations", (_pair("", "a:image", "a_linear:image"),)),
+        (
             "2.3",
             "Leaving out the unsure experts helps",
-            (_pair("p = 0.9", "top_p:image/0.9", "a:image"),),
             "fig06_pareto",
+            (_pair("p = 0.9", "top_p:image/0.9", "a:image"),),
         ),
-        Claim("3.1", "A shared prior helps strategy B", (_pair("", "b:image", "b_equal:image"),), "fig07_ablations"),
-        Claim(
+        ("3.1", "A shared prior helps strategy B", "fig07_ablations", (_pair("", "b:image", "b_equal:image"),)),
+        (
             "3.2",
             "Voting by outputs is sounder than routing by the input",
-            _both("c:image", "a:image"),
             "fig05_strategies",
+            _both("c:image", "a:image"),
         ),
-        Claim(
+        (
             "3.3",
             "A penalty on like priors helps the vote",
-            (_pair("literal", "c_literal:image", "c_plain:image"), _pair("quadratic", "c:image", "c_plain:image")),
             "fig07_ablations",
+            (_pair("literal", "c_literal:image", "c_plain:image"), _pair("quadratic", "c:image", "c_plain:image")),
         ),
-        Claim("4.1", "Meta-learning the gate helps", _both("a_meta:image", "a:image"), "fig03_strategies"),
-        Claim(
+        ("4.1", "Meta-learning the gate helps", "fig03_strategies", _both("a_meta:image", "a:image")),
+        (
             "4.2",
             "A gate for each kind of prior beats one gate",
+            "fig07_ablations",
             (
                 _pair("by hand", "mgpf:image", "a:image"),
                 _pair("by error", "mgpf_clustered:image", "a:image"),
                 _pair("at random", "mgpf_random:image", "a:image"),
             ),
-            "fig07_ablations",
         ),
-        Claim(
+        (
             "4.3",
             "Random subsets of the priors make a gate fit for unseen ones",
-            (_pair("", "c_subsets_unseen:image", "c_unseen:image"),),
             "fig07_ablations",
+            (_pair("", "c_subsets_unseen:image", "c_unseen:image"),),
         ),
-        Claim("5.1", "Output adapters help", (_pair("", "b:image", "b_bare:image"),), "fig07_ablations"),
-        Claim(
-            "5.2", "Adapters and meta-learning together are best", _both("b_meta:image", "b:image"), "fig04_strategies"
-        ),
-        Claim(
+        ("5.1", "Output adapters help", "fig07_ablations", (_pair("", "b:image", "b_bare:image"),)),
+        ("5.2", "Adapters and meta-learning together are best", "fig04_strategies", _both("b_meta:image", "b:image")),
+        (
             "7.1",
             "Spreading the weights by their entropy helps",
-            (_pair("each image", "a_spread:image", "a:image"), _pair("their mean", "a_shared_out:image", "a:image")),
             "fig07_ablations",
+            (_pair("each image", "a_spread:image", "a:image"), _pair("their mean", "a_shared_out:image", "a:image")),
         ),
-        Claim(
+        (
             "7.1",
             "Absolute or focal error is better than squared error",
-            (_pair("absolute", "a_l1:image", "a:image"), _pair("focal", "a_focal:image", "a:image")),
             "fig07_ablations",
+            (_pair("absolute", "a_l1:image", "a:image"), _pair("focal", "a_focal:image", "a:image")),
         ),
     ]
+    return [Claim(essay, says, tuple(pairs), figure) for essay, says, figure, pairs in gains]
 
 
 def sides(pair: Pair, profile: str, priors: Sequence[str], sky: str) -> tuple[list[Spec], list[Spec]]:

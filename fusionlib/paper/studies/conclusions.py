@@ -12,7 +12,8 @@ from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.specs import banks_of, strategy_specs
-from fusionlib.paper.studies.ablations import Arm, arm_specs, label_specs, like, reference_specs
+from fusionlib.paper.studies.ablation_list import Arm
+from fusionlib.paper.studies.ablations import arm_specs, label_specs, like, reference_specs
 from fusionlib.paper.studies.claims import ESSAY, claims, frozen, sides, trained, whole
 from fusionlib.paper.tables import bank_name, best_of, compared, difference
 from fusionlib.priors import BANKS
