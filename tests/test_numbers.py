@@ -293,8 +293,8 @@ SAID: dict[str, list[tuple]] = {
         ),
         (
             "when it is left out ({0.35} dB), FFDNet by {0.02}",
-            ("tab07_leave", "loss", "prior == 'torus'"),
-            ("tab07_leave", "loss", "prior == 'ffdnet'"),
+            ("tab07_leave", "effect", "prior == 'torus'"),
+            ("tab07_leave", "effect", "prior == 'ffdnet'"),
         ),
     ],
     "08_weight_analysis": [

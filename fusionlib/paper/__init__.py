@@ -1,6 +1,6 @@
 """The paper: experiments, tables, figures, and the runner of its chapters."""
 
-from fusionlib.paper import figures
+from fusionlib.paper import figures, studies
 from fusionlib.paper.experiment import Spec, arrays, observed, prior_of, scores, tuned
 from fusionlib.paper.manifest import output, provenance, show
 from fusionlib.paper.plots import save

@@ -224,7 +224,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-TOGETHER = {"smoke": 12}  # jobs that one process does, one after the other: there starting it is what costs
+TOGETHER = {"smoke": 24}  # jobs that one process does, one after the other: there starting it is what costs
 
 
 def groups(plan: Plan) -> list[tuple[list[str], list[str], list[str]]]:
