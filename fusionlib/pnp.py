@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from tqdm.auto import tqdm
 
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep
-from fusionlib.priors import PriorBank, call, check
+from fusionlib.priors import PriorBank, call, check, evaluating
 
 
 class Proximal(Protocol):
@@ -151,20 +152,42 @@ def _run(
     tolerance: float = 0.0,
     progress: bool = False,
 ) -> Reconstruction:
-    """Check what came in, iterate, check what comes out."""
+    """Check what came in, iterate, check what comes out. The caller's start and modules are left as they were."""
     if not torch.isfinite(physics.start(y)).all() or (isinstance(y, Tensor) and not torch.isfinite(y).all()):
         raise ValueError("data y have NaN or infinite entries; drop or flag those visibilities")
     if not len(sigmas) or min(sigmas) <= 0 or lam <= 0:
         raise ValueError(f"sigmas and lam must be positive, got sigmas = {list(sigmas)}, lam = {lam}")
     began = time.perf_counter()
-    first = physics.start(y) if start is None else start
+    usual = physics.start(y)
+    first = _start(usual, start)
     shown: Iterable[float] = tqdm(sigmas, "pnp", leave=False) if progress else sigmas
-    with torch.inference_mode():
-        image, record = iterate(step, y, physics, prior, shown, first, tolerance)
+    with torch.no_grad(), evaluating(prior) as watch:
+        image, record = iterate(step, y, physics, prior, _unwatched(shown, watch), first, tolerance)
         if not torch.isfinite(image).all():
             _blame(step, y, prior, sigmas, first)
             raise ValueError(f"the image is not finite after {len(sigmas)} iterations; try a larger lam")
+        if usual.any() and not image.flatten(1).any(1).all():  # of no light closures say nothing
+            raise ValueError(f"{type(prior).__name__} left no flux: an image is zero after {len(sigmas)} iterations")
     return Reconstruction(image, record, time.perf_counter() - began)
+
+
+def _start(usual: Tensor, given: Tensor | None) -> Tensor:
+    """Where a loop starts, a tensor of its own. Raises ValueError for a start that is not finite or does not fit."""
+    if given is None:
+        return usual
+    if given.ndim != 4 or given.shape[1:] != usual.shape[1:] or len(given) not in (1, len(usual)):
+        raise ValueError(f"start: {tuple(usual.shape)} is needed, got {tuple(given.shape)}")
+    if not torch.isfinite(given).all():
+        raise ValueError("start: the image has NaN or infinite entries")
+    return given.to(usual).expand_as(usual).clone()
+
+
+def _unwatched(sigmas: Iterable[float], watch: RemovableHandle) -> Iterator[float]:
+    """The noise levels; from the second on every module has been seen once."""
+    for k, sigma in enumerate(sigmas):
+        if k == 1:
+            watch.remove()
+        yield sigma
 
 
 def images(step: Step, y: Any, denoise: Denoise, sigmas: Iterable[float], start: Tensor) -> Iterator[Tensor]:
@@ -284,13 +307,13 @@ def mace(
             f"mace: sigmas, lam > 0 and 0 < rho, share < 1 needed, got {list(sigmas)}, {lam}, {rho}, {share}"
         )
     began = time.perf_counter()
-    first = physics.start(y) if start is None else start
+    first = _start(physics.start(y), start)
     v = first[None].repeat(len(bank) + 1, 1, 1, 1, 1)
     mu = torch.tensor([share, *[(1 - share) / len(bank)] * len(bank)]).to(v).view(-1, 1, 1, 1, 1)
     rows: dict[str, list[Tensor]] = {"chi2": [], "step": []}
     image = first
-    with torch.inference_mode():
-        for sigma in sigmas:
+    with torch.no_grad(), evaluating(bank) as watch:
+        for sigma in _unwatched(sigmas, watch):
             agents = [physics.prox(v[0], y, lam / sigma**2)]
             agents += [
                 call(prior, v[k + 1], sigma, name)

@@ -29,7 +29,8 @@ _ = torch.set_flush_denormal(True)  # denormal numbers slow CPUs down
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
 priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
-observation: str = ""  # UVFITS file of the observation; by default the released one, if it lies in the folder data
+observation: str = ""  # UVFITS or CSV file of the observation; by default the released one, if it is in the folder data
+flux: float = 0.0  # of the compact source [Jy]; by default what the sources' line below says
 
 # %% [markdown]
 # ## The observation
@@ -42,7 +43,7 @@ observation: str = ""  # UVFITS file of the observation; by default the released
 # %%
 out = paper.output(profile)
 given = observation or next(map(str, released_data()), "")
-sources, note = m87.sources(given)
+sources, note = m87.sources(given, flux)
 print(f"sources: {', '.join(s.name for s in sources)} ({note})")
 found, lacking = zoo.available(priors)
 specs = paper.closure_specs(profile, found)
@@ -65,7 +66,7 @@ settings
 # regularised maximum likelihood (maximum entropy, total variation, total squared variation, l1), the field's method.
 
 # %%
-table, pictures = m87.m87_table(specs, sources)
+table, pictures = m87.m87_table(specs, sources, flux)
 facts = {"profile": profile, "systematic": m87.SYSTEMATIC, "sources": [s.name for s in sources]}
 paper.save(paper.figures.fig10_m87, pictures, out, **facts)
 

@@ -19,14 +19,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib import metrics, paper, sky
+from fusionlib import files, metrics, paper, sky
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import DataStep, average
-from fusionlib.interferometer import MIN_BASELINE, ClosureData, Interferometer, Uncalibrated, read_observation
+from fusionlib.interferometer import (
+    MIN_BASELINE,
+    ClosureData,
+    Interferometer,
+    Uncalibrated,
+    compact_flux,
+    read_observation,
+)
 from fusionlib.paper import store
-from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, tuning
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, content, tuning
 from fusionlib.paper.specs import closure_specs
-from fusionlib.paper.studies.m87 import FLUX
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 from fusionlib.priors import PriorBank, call, zoo
 from fusionlib.sky import NPIX
@@ -46,13 +52,15 @@ class State:
     `truth` is "" for the simulator (a Kerr disc: `spin`, `inclination` [deg], `theta_g` [microarcsec], `position_angle`
     [deg], `turbulence`, `seed`), or an image file or a folder of them, of which number `seed` is taken. `observation`,
     a UVFITS or CSV file with measured visibilities, takes the place of sky and array; its phases and gains are taken as
-    unknown. `noise` is in units of the array's own. `strategy` is a prior of the bank, `average`, or one of FITTED,
-    whose gates are those of the profile `quick`, fitted to such data with the whole bank `main`, or `far` without the
-    torus; the weights of priors that are not in `priors` go to the others in equal parts.
+    unknown, its compact `flux` [Jy] as given or, if 0, as `interferometer.compact_flux`. `noise` is in units of the
+    array's own. `strategy` is a prior of the bank, `average`, or one of FITTED, whose gates are those of the profile
+    `quick`, fitted to such data with the whole bank `main`, or `far` without the torus; the weights of priors that are
+    not in `priors` go to the others in equal parts.
     """
 
     truth: str = ""
     observation: str = ""
+    flux: float = 0.0
     spin: float = 0.5
     inclination: float = 30.0
     theta_g: float = 3.8
@@ -77,8 +85,8 @@ KERR = ("spin", "inclination", "theta_g", "position_angle", "turbulence")
 class View:
     """What `look` found: images (H, W) `truth`, `dirty`, `beam`, `image`; `psnr` [dB]; `weights` (K, N, H, W) or None
     for one prior, `names` (N,); `points`, the table of baselines with `u`, `v` [wavelengths] and the whitened size of
-    their `residual` (of the amplitude, without calibration); `chi2` and `step` (K,); and the `seconds` of the loop. Of
-    an observation nobody knows the truth: it is empty there, and the `psnr` NaN."""
+    their `residual` (of the amplitude, without calibration); `chi2` and `step` (K,); the `seconds` of the loop; and a
+    `note` on the data. Of an observation nobody knows the truth: it is empty there, and the `psnr` NaN."""
 
     state: State
     truth: np.ndarray
@@ -92,6 +100,7 @@ class View:
     chi2: np.ndarray
     step: np.ndarray
     seconds: float
+    note: str = ""
 
 
 class Shared(nn.Module):
@@ -122,7 +131,7 @@ class Abreast(PriorBank):
         if keep is not None:
             return super().forward(x, sigma, keep)
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def run(prior: nn.Module, name: str) -> Tensor:
             return call(prior, x, sigma, name)
 
@@ -191,22 +200,39 @@ def array(coverage: float, noise: float = 1.0) -> Interferometer:
     return noisy
 
 
-@lru_cache(maxsize=2)
-def measured(path: str) -> tuple[Uncalibrated, ClosureData]:
-    """The instrument of an observation, and its data."""
-    if not Path(path).expanduser().is_file():
+def place(text: str) -> Path:
+    """A path as somebody typed or pasted it, perhaps in quotes."""
+    return Path(text.strip().strip("\"'")).expanduser()
+
+
+def measured(path: str, flux: float = 0.0) -> tuple[Uncalibrated, ClosureData]:
+    """The instrument of an observation, and its data, with a compact flux [Jy], by default as suggested."""
+    if not place(path).is_file():
         raise ValueError(f"observation: there is no file {path}")
-    table = read_observation(Path(path).expanduser())
+    return _measured(place(path), files.sha256(place(path)), flux)
+
+
+@lru_cache(maxsize=2)
+def _measured(path: Path, content: str, flux: float) -> tuple[Uncalibrated, ClosureData]:
+    """As `measured`. The content names what is remembered."""
+    table = read_observation(path)
     if "vis" not in table:
         raise ValueError(f"observation: {path} has no column vis, the measured visibilities")
     plain = Interferometer.from_table(table, min_baseline=MIN_BASELINE)
     array = Uncalibrated(plain, systematic=SYSTEMATIC, window=WINDOW)
-    return array, array.measure(torch.tensor(plain.table.vis.to_numpy(complex))[None], torch.tensor([FLUX]))
+    used = flux if flux > 0 else compact_flux(table)[0]
+    return array, array.measure(torch.tensor(plain.table.vis.to_numpy(complex))[None], torch.tensor([used]))
+
+
+def truth(state: State) -> sky.Sky:
+    """The sky of a state (which may differ in what the sky does not depend on)."""
+    there = state.truth and place(state.truth).exists()
+    return _truth(state, content(str(place(state.truth))) if there else "")
 
 
 @lru_cache(maxsize=8)
-def truth(state: State) -> sky.Sky:
-    """The sky of a state (which may differ in what the sky does not depend on)."""
+def _truth(state: State, content: str) -> sky.Sky:
+    """As `truth`. The content names what is remembered."""
     if not state.truth:
         return sky.black_holes(1, state.seed, x=0.0, y=0.0, **{name: getattr(state, name) for name in KERR})
     skies = images(state.truth)
@@ -215,15 +241,15 @@ def truth(state: State) -> sky.Sky:
 
 def images(path: str) -> sky.Sky:
     """An image file, or a folder of them, as `sky.from_folder`."""
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise ValueError(f"truth: there is no file or folder {place}")
-    if place.is_dir():
-        return sky.from_folder(place)
-    if place.suffix not in (".npy", ".npz", ".fits"):
-        raise ValueError(f"truth: {place} is no .npy, .npz or .fits image")
+    there = place(path)
+    if not there.exists():
+        raise ValueError(f"truth: there is no file or folder {there}")
+    if there.is_dir():
+        return sky.from_folder(there)
+    if not sky.is_image(there):
+        raise ValueError(f"truth: {there} is no .npy, .npz or .fits image")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / place.name).symlink_to(place.resolve())
+        (Path(folder) / there.name).symlink_to(there.resolve())
         return sky.from_folder(folder)
 
 
@@ -239,18 +265,18 @@ class Cancelled(Exception):
     """Somebody wants something else by now."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
     """Observe, reconstruct, score. Raises ValueError, in words, for a state that cannot be; Cancelled at the next
     iteration once `cancelled()` is true."""
     if state.algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm: one of {sorted(ALGORITHMS)} is needed, got {state.algorithm!r}")
-    chosen, scene = prior(state.strategy, state.priors, _regime(state)), None
+    chosen, scene, note = prior(state.strategy, state.priors, _regime(state)), None, ""
     instrument: Interferometer | Uncalibrated
     data: Any
     if state.observation:
-        instrument, data = measured(state.observation)
-        plain = instrument.array
+        instrument, data = measured(state.observation, state.flux)
+        plain, note = instrument.array, f"compact flux {float(data.flux):.3g} Jy"
     else:
         instrument = plain = array(state.coverage, state.noise)
         scene = truth(_sky_of(state))
@@ -290,6 +316,7 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
         result.record["chi2"][:, 0].numpy(),
         result.record["step"][:, 0].numpy(),
         result.seconds,
+        note,
     )
 
 
@@ -312,7 +339,8 @@ array = explorer.array({state.coverage!r}, {state.noise!r})
 y = array.observe(sky.fine, {state.seed})"""
     said = "metrics.psnr(result.image, sky.image)"
     if state.observation:
-        data = f"array, y = explorer.measured({state.observation!r})"
+        flux = f", {state.flux!r}" if state.flux else ""
+        data = f"array, y = explorer.measured({state.observation!r}{flux})"
         regime, said = ", 'uncalibrated'", "array.chi2(result.image, y)"
     return f"""from fusionlib import black_holes, explorer, metrics, schedule
 from fusionlib.pnp import {state.algorithm}

@@ -97,7 +97,7 @@ class Explorer(w.VBox):
     def _left(self) -> w.Widget:
         c = self.controls
         parts = {
-            "sky": [c[k] for k in ("observation", "truth", *KERR, "seed")],
+            "sky": [c[k] for k in ("observation", "flux", "truth", *KERR, "seed")],
             "array": [c["coverage"], c["noise"]],
             "priors": [w.GridBox(list(self.priors.values()), layout=w.Layout(grid_template_columns="1fr 1fr"))],
             "fusion": [c["strategy"], c["algorithm"], c["iterations"], c["sigma_max"], c["sigma_min"], c["lam"]],
@@ -161,7 +161,8 @@ class Explorer(w.VBox):
             if turn == self._turn:
                 self.view = view
                 self._draw()
-                self.status.value = _told(f"{_score(view)}, reduced χ² {view.chi2[-1]:.2f}", "#1A1A1A")
+                said = [_score(view), f"reduced χ² {view.chi2[-1]:.2f}", *([view.note] if view.note else [])]
+                self.status.value = _told(", ".join(said), "#1A1A1A")
 
     def cancel(self) -> None:
         """Stop what is under way; the last picture stays."""
@@ -265,6 +266,10 @@ def _controls(s: State) -> dict[str, Any]:
         "observation": w.Text(
             value=s.observation, placeholder="UVFITS, CSV; empty: simulated", description="observation",
             continuous_update=False, style=_LABEL, layout=w.Layout(width="335px"),
+        ),
+        "flux": w.BoundedFloatText(
+            value=s.flux, min=0.0, max=100.0, step=0.1, description="its flux [Jy], 0: suggested", style=_LABEL,
+            layout=w.Layout(width="335px"),
         ),
         "spin": slider("spin", 0.0, 0.98, 0.02),
         "inclination": slider("inclination", 5.0, 85.0, 1.0, "inclination [°]"),

@@ -2,7 +2,14 @@
 
 from fusionlib.interferometer.array import MIN_BASELINE, S_REF, Interferometer
 from fusionlib.interferometer.closures import GAIN_ERROR, KINDS, ClosureData, Uncalibrated
-from fusionlib.interferometer.observations import COVERAGE, RELEASED, eht2017_table, read_observation, released_data
+from fusionlib.interferometer.observations import (
+    COVERAGE,
+    RELEASED,
+    compact_flux,
+    eht2017_table,
+    read_observation,
+    released_data,
+)
 
 __all__ = [
     "COVERAGE",
@@ -14,6 +21,7 @@ __all__ = [
     "ClosureData",
     "Interferometer",
     "Uncalibrated",
+    "compact_flux",
     "eht2017_table",
     "read_observation",
     "released_data",

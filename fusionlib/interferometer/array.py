@@ -245,6 +245,8 @@ class Interferometer(nn.Module):
     def _station_errors(self, rng: np.random.Generator, gains: Mapping[str, float], phases: bool) -> np.ndarray:
         """Factors g_i conj(g_j) (M,), one g per station and scan."""
         t = self.table
+        if missing := {"scan", "t1", "t2"} - set(t):
+            raise ValueError(f"observe: station errors need the column(s) {sorted(missing)} in the table of baselines")
         keys = [*zip(t.scan, t.t1, strict=True), *zip(t.scan, t.t2, strict=True)]
         g = {
             key: np.exp(gains.get(key[1], 0.0) * rng.standard_normal() + 2j * np.pi * phases * rng.uniform())

@@ -6,8 +6,9 @@ phase around a triangle and the ratio of amplitudes around a quadrangle do not c
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,14 @@ from fusionlib.sky import NPIX
 def closure_matrices(table: pd.DataFrame) -> tuple[Tensor, Tensor]:
     """Minimal sets of closures of baselines with columns `scan`, `t1`, `t2`, as float64 matrices of entries 0, 1, -1.
 
-    The first (C, M) turns visibility phases into closure phases of triangles, the second (K, M) log amplitudes into log
-    closure amplitudes of quadrangles. Within a scan they are chosen greedily, in order, as long as they are linearly
-    independent; a complete scan of k stations gives (k - 1)(k - 2) / 2 and k (k - 3) / 2 of them.
+    Closures are of rows that were observed together: where a scan has several rows of a baseline, of one time `ut`, and
+    without that of the first rows of each baseline, of the second, and so on. The first (C, M) turns visibility phases
+    into closure phases of triangles, the second (K, M) log amplitudes into log closure amplitudes of quadrangles. Among
+    rows observed together they are chosen greedily, in order, as long as they are linearly independent; k stations that
+    all see each other give (k - 1)(k - 2) / 2 and k (k - 3) / 2 of them.
     """
     phases, amplitudes = [], []
-    for _, rows in table.reset_index(drop=True).groupby("scan"):
+    for _, rows in _together(table.reset_index(drop=True)):
         signed = {}
         for index, a, b in zip(rows.index, rows.t1, rows.t2, strict=True):
             signed[a, b], signed[b, a] = (index, 1.0), (index, -1.0)
@@ -45,6 +48,18 @@ def closure_matrices(table: pd.DataFrame) -> tuple[Tensor, Tensor]:
         amplitudes += _independent(complete, len(table))
     empty = torch.zeros(0, len(table), dtype=torch.float64)
     return torch.stack(phases) if phases else empty, torch.stack(amplitudes) if amplitudes else empty
+
+
+def _together(table: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """The rows that were observed together, at most one of a baseline: a scan, or where a scan has several rows of a
+    baseline those of one time (to a second)."""
+    pair = [" ".join(sorted(map(str, p))) for p in zip(table.t1, table.t2, strict=True)]
+    table = table.assign(_pair=pair, _time=(table.ut * 3600).round() if "ut" in table else 0.0)
+    for _, rows in table.groupby("scan"):
+        if rows._pair.is_unique:
+            yield None, rows
+        else:
+            yield from rows.groupby([rows._time, rows.groupby(["_time", "_pair"]).cumcount()])
 
 
 def _independent(candidates: list[list[tuple[int, float]]], width: int) -> list[Tensor]:
@@ -92,6 +107,7 @@ class ClosureData:
 GAIN_ERROR = {"AA": 0.049, "AP": 0.054, "AZ": 0.034, "JC": 0.068, "LM": 0.183, "PV": 0.049, "SM": 0.072}
 FLUX_ERROR = 0.02  # Jy
 START_FWHM = 40.0  # microarcseconds
+DARK = 1e-9  # Jy; of fainter model visibilities neither phase nor logarithm means anything
 KINDS = ("cphase", "logcamp", "amp", "flux")
 
 
@@ -186,7 +202,8 @@ class Uncalibrated(nn.Module):
     def _residuals(self, v: Tensor, y: ClosureData) -> dict[str, Tensor]:
         """Whitened residuals (B, .) by term, for v (B, 2 M + 1): model visibilities, real, imaginary, and flux [Jy]."""
         m = len(self.sigma)
-        log = torch.complex(v[:, :m], v[:, m : 2 * m]).log()
+        vis = torch.complex(v[:, :m], v[:, m : 2 * m])
+        log = torch.where(vis.abs() < DARK, DARK, vis).log()
         return {
             "cphase": 2 * torch.sin((log.imag @ self.psi.T - y.cphase) / 2) / y.sigma_cphase,
             "logcamp": (log.real @ self.lam.T - y.logcamp) / y.sigma_logcamp,
@@ -212,9 +229,14 @@ class Uncalibrated(nn.Module):
     def _flux_per_value(self) -> float:
         return S_REF * (NPIX / self.npix) ** 2
 
+    def _lit(self, z: Tensor, y: ClosureData) -> Tensor:
+        """Images z, with the usual start for those without light: of a dark image closures say nothing."""
+        dark = (z.flatten(1) @ self.rows[:-1].T).abs().amax(1) < DARK
+        return torch.where(dark[:, None, None, None], self.start(y), z) if bool(dark.any()) else z
+
     def descend(self, z: Tensor, y: ClosureData, *, halvings: int = 30) -> Tensor:
         """One gradient step on the fitted terms, never uphill: its length is halved, per image, until it descends."""
-        c = z.new_zeros(len(z), self.basis.shape[1])
+        z, c = self._lit(z, y), z.new_zeros(len(z), self.basis.shape[1])
         start, rho = z.flatten(1) @ self.rows.T, z.new_zeros(len(z), 1)
         r, j = self._linearise(start, y)
         gradient = torch.einsum("bnr,bn->br", j, r)
@@ -237,7 +259,7 @@ class Uncalibrated(nn.Module):
         Never above the value at z; an image stops once a step gains less than `tolerance` of its objective. Not convex:
         a minimum, not the minimum.
         """
-        rho = torch.as_tensor(rho, dtype=z.dtype, device=z.device).reshape(-1, 1).expand(len(z), 1)
+        rho, z = torch.as_tensor(rho, dtype=z.dtype, device=z.device).reshape(-1, 1).expand(len(z), 1), self._lit(z, y)
         start = z.flatten(1) @ self.rows.T
         c = z.new_zeros(len(z), self.basis.shape[1])
         damping = torch.full_like(rho, 1e-2)

@@ -1,6 +1,9 @@
 """The chapters, and how one is run: percent script to notebook, parameters in, executed by papermill, kept only if it
 ran through."""
 
+import json
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -189,7 +192,14 @@ def run_chapter(name: str, profile: str, parameters: dict[str, Any]) -> Path:
 
 
 def _execute(start: Path, result: Path, parameters: dict[str, Any]) -> None:
-    """Papermill, tried once more if the kernel did not start (ports can be taken between choice and use)."""
+    """Papermill with this interpreter, whatever other kernels there are; tried once more if the kernel did not start
+    (ports can be taken between choice and use)."""
+    spec = files.folder("build", "kernels", "kernels", KERNEL) / "kernel.json"
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    with files.replacing(spec) as aside:
+        aside.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
+    elsewhere = [path for path in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if path]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(dict.fromkeys([str(files.folder("build", "kernels")), *elsewhere]))
     for attempt in (1, 2):
         try:
             papermill.execute_notebook(

@@ -10,6 +10,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -272,17 +273,30 @@ def walk(plan: Plan, cores: int) -> None:
 
 
 def read_parameters(given: list[str]) -> dict[str, Any]:
-    """`name=value` pairs, values as YAML, paths made absolute. Raises ValueError for `profile` or a missing path."""
-    parameters = {name: yaml.safe_load(value) for name, _, value in (p.partition("=") for p in given)}
-    if "profile" in parameters:
-        raise ValueError("profile is no parameter of a run: give it as the first argument")
-    for name in {"sky", "observation"} & set(parameters):
-        path = Path(str(parameters[name])).expanduser().resolve()
-        if not path.exists():
-            raise ValueError(f"parameter {name}: there is no file or folder {path}")
-        parameters[name] = str(path)
-    if isinstance(priors := parameters.get("priors"), list):
-        parameters["priors"] = [_absolute(name) if zoo.is_own(str(name)) else name for name in priors]
+    """`name=value` pairs: paths as typed, made absolute; `priors` a list in brackets; others as YAML.
+
+    Raises ValueError for a pair without a name, `profile`, a missing path, or what is no YAML.
+    """
+    parameters: dict[str, Any] = {}
+    for name, equals, value in (p.partition("=") for p in given):
+        if not name or not equals:
+            raise ValueError(f"-p {name}: NAME=VALUE is needed")
+        if name == "profile":
+            raise ValueError("profile is no parameter of a run: give it as the first argument")
+        if name in ("sky", "observation"):
+            path = Path(value).expanduser().resolve()
+            if value and not path.exists():
+                raise ValueError(f"parameter {name}: there is no file or folder {path}")
+            parameters[name] = str(path) if value else ""
+        elif name == "priors":
+            inside = re.fullmatch(r"\s*\[(.*)\]\s*", value, re.DOTALL)
+            names = [part.strip().strip("\"'") for part in inside[1].split(",")] if inside else []
+            parameters[name] = [_absolute(n) if zoo.is_own(n) else n for n in names] if inside else value
+        else:
+            try:
+                parameters[name] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ValueError(f"parameter {name}: {value!r} is no YAML ({' '.join(str(error).split())})") from None
     return parameters
 
 

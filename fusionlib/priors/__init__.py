@@ -2,7 +2,7 @@
 
 from fusionlib.priors.classical import Identity, TotalVariation
 from fusionlib.priors.networks import NETWORKS, WEIGHTS, Body, Denoiser, Score, trained
-from fusionlib.priors.prior import Prior, PriorBank, call, check, guard, in_patches, patch_share, sigma_map
+from fusionlib.priors.prior import Prior, PriorBank, call, check, evaluating, guard, in_patches, patch_share, sigma_map
 from fusionlib.priors.wrappers import VE, VP, Bfloat16, Function, Restoration
 from fusionlib.priors.zoo import BANKS, CARDS, PRIORS, available, bank, card, load
 
@@ -29,6 +29,7 @@ __all__ = [
     "call",
     "card",
     "check",
+    "evaluating",
     "guard",
     "in_patches",
     "load",

@@ -5,11 +5,14 @@ standard deviation `sigma` (a float or (B,), in units of x), same shape as x (B,
 image depends on nothing but that image and its sigma. Attributes: `img_channels`, `img_resolution` (None: any size).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 
 class Prior(Protocol):
@@ -22,6 +25,7 @@ class Prior(Protocol):
 def sigma_map(sigma: float | Tensor, x: Tensor) -> Tensor:
     """`sigma` as (B, 1, 1, 1) on the device of `x`. Raises ValueError unless it is positive, a number or (B,)."""
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    s = s[0] if s.shape == (1,) else s
     if s.ndim > 1 or (s.ndim == 1 and len(s) != len(x)):
         raise ValueError(f"sigma has shape {tuple(s.shape)}; a number or ({len(x)},), one per image, is needed")
     if not torch.compiler.is_compiling() and not bool(((s > 0) & s.isfinite()).all()):
@@ -130,20 +134,62 @@ def in_patches(prior: nn.Module, x: Tensor, sigma: Tensor, keep: Tensor, name: s
 
 
 def call(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> Tensor:
-    """`prior(x, sigma)`. Raises ValueError, naming the prior, if it returns another shape."""
-    out = prior(x, sigma)
+    """`prior(x, sigma)`, of copies: a prior may write to its input, or return a buffer of its own.
+
+    A float64 output becomes that of x. Raises ValueError, naming the prior, for any other type, shape or device.
+    """
+    out = prior(x.clone(), sigma.clone() if isinstance(sigma, Tensor) else sigma)
+    if not isinstance(out, Tensor):
+        raise ValueError(
+            f"{name} returned a {type(out).__name__}; one tensor is needed: wrap it as "
+            "priors.Function(lambda x, sigma: ...) that gives its image alone"
+        )
     if out.shape != x.shape:
         raise ValueError(f"{name} returned shape {tuple(out.shape)} for input {tuple(x.shape)}; the same is needed")
-    return out
+    if out.device != x.device:
+        raise ValueError(f"{name} returned a tensor on {out.device} for input on {x.device}; move it with .to(x)")
+    if out.dtype not in (x.dtype, torch.float64):
+        raise ValueError(f"{name} returned {out.dtype} for input {x.dtype}; convert it with .to(x)")
+    return out.to(x.dtype, copy=True)
+
+
+@contextmanager
+def evaluating(*priors: nn.Module) -> Iterator[RemovableHandle]:
+    """These priors in evaluation mode, with every module that they call, held or hidden in a function, so that batch
+    statistics and dropout are as trained; their modes come back at the end.
+
+    Hidden ones are seen when they are called, until the handle given is removed: watching costs a little per module.
+    """
+    switched: list[nn.Module] = []
+
+    def off(module: nn.Module, *_: Any) -> None:
+        if module.training:
+            module.training = False
+            switched.append(module)
+
+    for module in (m for prior in priors for m in prior.modules()):
+        off(module)
+    handle = register_module_forward_pre_hook(off)
+    try:
+        yield handle
+    finally:
+        handle.remove()
+        for module in switched:
+            module.training = True
 
 
 def check(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str = "prior") -> None:
     """Raises ValueError, naming the prior, if it returns NaN or another shape, or is no pure function of each image."""
+    with evaluating(prior):
+        _check(prior, x, sigma, name)
+
+
+def _check(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> None:
     out = call(prior, x, sigma, name)
     if not torch.isfinite(out).all():
         raise ValueError(f"{name} returned NaN or infinite values at sigma = {sigma}; leave it out or mend its wrapper")
     first = sigma[:1] if isinstance(sigma, Tensor) and sigma.ndim else sigma
-    alone = prior(x[:1], first)
+    alone = call(prior, x[:1], first, name)
     if not torch.allclose(alone, out[:1], rtol=1e-4, atol=1e-5):
         raise ValueError(f"{name} is not pure: its output for an image changes with the batch or with earlier calls")
 
@@ -157,7 +203,7 @@ def guard(
     a mean squared error more than `margin` dB above that of its own input.
     """
     faults: dict[str, str] = {}
-    with torch.inference_mode():
+    with torch.no_grad():
         for sigma in sigmas:
             noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
             for name, prior in zip(bank.names, bank.priors, strict=True):
@@ -166,7 +212,7 @@ def guard(
                 except ValueError as error:
                     faults.setdefault(name, str(error))
                     continue
-                left = (prior(clean + sigma * noise, sigma) - clean).square().mean()
+                left = (call(prior, clean + sigma * noise, sigma, name) - clean).square().mean()
                 worse = 10 * float(torch.log10(left / (sigma * noise).square().mean()))
                 if worse > margin:
                     faults.setdefault(name, f"{name} makes noise of {sigma:g} worse by {worse:.1f} dB")

@@ -3,7 +3,10 @@
 A wrapper is a module that keeps the Prior contract; what it wraps keeps its own weights.
 """
 
+import inspect
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +15,32 @@ from torch import Tensor, nn
 from fusionlib.priors.prior import sigma_map
 
 
+def modules_in(function: Any, depth: int = 3) -> nn.ModuleList:
+    """The modules that a function, method, partial or callable object uses: what it holds and the globals it names."""
+    if isinstance(function, nn.Module) or depth == 0:
+        return nn.ModuleList([function] if isinstance(function, nn.Module) else [])
+    parts: list[Any] = []
+    if isinstance(function, partial):
+        parts = [function.func, *function.args, *function.keywords.values()]
+    elif inspect.ismethod(function):
+        parts = [function.__self__, function.__func__]
+    elif inspect.isfunction(function):
+        named = inspect.getclosurevars(function)
+        parts = [*named.nonlocals.values(), *named.globals.values(), *(function.__defaults__ or ())]
+        parts = [p for p in parts if isinstance(p, nn.Module | partial) or inspect.isroutine(p)]
+    elif callable(function) and hasattr(function, "__dict__"):
+        parts = list(vars(function).values())
+    return nn.ModuleList(dict.fromkeys(m for part in parts for m in modules_in(part, depth - 1)))
+
+
 class Function(nn.Module):
-    """Any callable `D(x, sigma)`; `sigma` is handed over as (B,)."""
+    """Any callable `D(x, sigma)`; `sigma` is handed over as (B,). Networks that it uses are part of the module."""
 
     img_channels, img_resolution = 1, None
 
     def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
-        self.denoise = denoise
+        self.denoise, self.uses = denoise, modules_in(denoise)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self.denoise(x, sigma_map(sigma, x).flatten())
@@ -50,7 +71,7 @@ class VE(nn.Module):
 
     def __init__(self, score: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
-        self.score = score
+        self.score, self.uses = score, modules_in(score)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         s = sigma_map(sigma, x)
@@ -68,7 +89,7 @@ class VP(nn.Module):
 
     def __init__(self, score: Callable[[Tensor, Tensor], Tensor], clock: Callable[[Tensor], Tensor] = lambda t: t):
         super().__init__()
-        self.score, self.clock = score, clock
+        self.score, self.clock, self.uses = score, clock, modules_in(score)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         s = sigma_map(sigma, x)
@@ -86,7 +107,7 @@ class Restoration(nn.Module):
 
     def __init__(self, network: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
-        self.network = network
+        self.network, self.uses = network, modules_in(network)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self.network(F.avg_pool2d(x, 2), sigma_map(sigma, x).flatten() / 2)

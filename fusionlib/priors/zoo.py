@@ -5,7 +5,7 @@ own weights ship in `weights/`, made by chapter 15.
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -220,8 +220,11 @@ def _own(name: str) -> nn.Module:
 
 
 def bank(names: Iterable[str]) -> PriorBank:
-    """The bank of the named priors, in that order."""
-    return PriorBank({name: load(name) for name in names})
+    """The bank of the named priors, in that order. Raises ValueError for a name given twice."""
+    wanted = list(names)
+    if twice := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise ValueError(f"bank: {twice} given twice; name each prior once")
+    return PriorBank({name: load(name) for name in wanted})
 
 
 def flops(prior: nn.Module) -> int:
@@ -241,8 +244,9 @@ def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
     Raises ValueError unless `names` is a list of distinct known names: only missing weights may leave a prior out.
     """
-    loaded, missing, wanted = [], {}, [] if isinstance(names, str) else list(names)
-    known = all(name in PRIORS or is_own(str(name)) for name in wanted)
+    loaded, missing = [], {}
+    wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str | Mapping) else []
+    known = all(isinstance(name, str) and (name in PRIORS or is_own(name)) for name in wanted)
     if not wanted or len(set(wanted)) < len(wanted) or not known:
         raise ValueError(
             f"priors must be a list of distinct names out of {sorted(PRIORS)}, or path/to/file.py:name of yours, "

@@ -1,6 +1,7 @@
 """The sky: simulated black holes, thick tori and geometric families, and folders of images."""
 
 from fusionlib.sky.families import FAMILIES, geometric
+from fusionlib.sky.images import image_files, is_image
 from fusionlib.sky.simulator import (
     BRIGHTNESS,
     FOV,
@@ -35,6 +36,8 @@ __all__ = [
     "block_mean",
     "from_folder",
     "geometric",
+    "image_files",
+    "is_image",
     "render",
     "split",
     "split_sizes",

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from fusionlib import files
 from fusionlib.sky import kerr
+from fusionlib.sky.images import image_files, read_images
 
 FOV = 160.0  # field of view [microarcseconds]
 NPIX = 64
@@ -226,48 +227,22 @@ def simulate(
 
 
 def from_folder(path: str | Path, seed: int = 0) -> Sky:
-    """Square images (.npy, .npz, .fits; one or a stack per file, sorted by name), as a Sky of `FOV` microarcseconds.
+    """Square images (`image_files`; one or a stack per file, sorted by name), as a Sky of `FOV` microarcseconds.
 
-    Row 0 is north, column 0 east, as in FITS viewers after ehtim. Each image is brought to 128 px (area average or
-    bilinear), negative pixels are set to 0, and the peak is set to a brightness drawn as for the simulator.
-    Raises ValueError for a missing or empty folder, an unreadable file, or an image that is not square or not finite.
+    Row 0 is north, column 0 east; FITS files are turned to that, and put into the field with the size that their header
+    states, see `read_images`. Each image is brought to 128 px (area average or bilinear), negative pixels are set to 0,
+    and the peak is set to a brightness drawn as for the simulator. Raises ValueError for a missing or empty folder, and
+    as `read_images`.
     """
     folder = Path(path)
-    names = sorted(f for f in folder.glob("*") if f.suffix in (".npy", ".npz", ".fits"))
+    names = image_files(folder)
     if not names:
         raise ValueError(f"from_folder: {folder} holds no .npy, .npz or .fits image")
-    side, images = NPIX * OVERSAMPLE, []
-    for name in names:
-        for image in _read_images(name):
-            if image.ndim != 2 or image.shape[0] != image.shape[1] or image.shape[0] < 8:
-                raise ValueError(f"from_folder: {name} has an image of shape {image.shape}; a square one is needed")
-            if not np.isfinite(image).all() or image.max() <= 0:
-                raise ValueError(f"from_folder: {name} has an image that is not finite or has no positive pixel")
-            x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None].clamp(min=0)
-            mode = "area" if x.shape[-1] >= side else "bilinear"
-            images.append(F.interpolate(x, size=(side, side), mode=mode))
+    images = [image for name in names for image in read_images(name, NPIX * OVERSAMPLE, FOV)]
     low, high = np.log(BRIGHTNESS)
     brightness = [np.exp(np.random.default_rng([seed, k]).uniform(low, high)) for k in range(len(images))]
     p = {"brightness": torch.tensor(brightness, dtype=torch.float32)}
     return Sky(*scaled(torch.cat(images), p["brightness"]), p)
-
-
-def _read_images(path: Path) -> list[np.ndarray]:
-    try:
-        if path.suffix == ".fits":
-            from astropy.io import fits  # extra `eht`
-
-            array = np.squeeze(np.asarray(fits.getdata(path), dtype=np.float32))[..., ::-1, :]  # FITS row 0 is south
-        else:
-            loaded = np.load(path, allow_pickle=False)
-            array = loaded if path.suffix == ".npy" else loaded[loaded.files[0]]
-    except ImportError:
-        raise ValueError(
-            f"from_folder: reading {path} needs astropy; in the checkout: pip install -e '.[eht]'"
-        ) from None
-    except Exception as error:
-        raise ValueError(f"from_folder: {path} cannot be read as {path.suffix} ({error})") from None
-    return list(array) if array.ndim == 3 else [array]
 
 
 def split_sizes(count: int | None = None) -> dict[str, int]:

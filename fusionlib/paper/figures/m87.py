@@ -8,11 +8,9 @@ from matplotlib.figure import Figure
 from fusionlib.paper import style
 from fusionlib.paper.plots import SCALE, Arrays, curve, frame, panels, points, scale_bar, sky_picture
 
-SOURCES = {"M87": "M87, 11 April 2017, low band", "twin": "simulated twin, same baselines"}
-
 
 def fig10_m87(data: Arrays) -> Figure:
-    """`source` (S,), `method` (M,), `image_<source>` (M, H, W), for the twin `truth` (H, W) and `psnr` (M,)."""
+    """`source`, `label` (S,), `method` (M,), `image_<source>` (M, H, W), for the twin `truth` (H, W), `psnr` (M,)."""
     sources, methods = [str(s) for s in data["source"]], [str(m) for m in data["method"]]
     columns = min(6, len(methods) + 1)
     rows = -(-(len(methods) + 1) // columns)
@@ -20,8 +18,8 @@ def fig10_m87(data: Arrays) -> Figure:
     fig = plt.figure(figsize=(style.WIDTH * 1.25, height * len(sources) + 0.6))
     ratios = [height] * len(sources) + [0.6]
     *parts, foot = fig.subfigures(len(sources) + 1, 1, squeeze=False, height_ratios=ratios)[:, 0]
-    for part, source in zip(parts, sources, strict=True):
-        part.suptitle(SOURCES.get(source, source), fontsize=9)
+    for part, source, label in zip(parts, sources, data["label"], strict=True):
+        part.suptitle(str(label), fontsize=9)
         axes, twin = part.subplots(rows, columns, squeeze=False).flatten(), source == "twin"
         pictures = [(style.short(m), image) for m, image in zip(methods, data[f"image_{source}"], strict=True)]
         pictures = [("truth", data["truth"])] * twin + pictures
@@ -42,7 +40,7 @@ def fig10_profiles(data: Arrays) -> Figure:
     alone = [m for m in methods if m.startswith("single:") or m in ("rml", "average")]
     fused = [m for m in methods if m not in alone]
     fig, axes = panels(2, len(sources), 1, 5.0, sharex=True, sharey=True, layout="constrained")
-    for column, source in zip(axes.T, sources, strict=True):
+    for column, source, label in zip(axes.T, sources, data["label"], strict=True):
         profiles = dict(zip(methods, data[f"profile_{source}"], strict=True))
         for ax, part in zip(column, (alone, fused), strict=True):
             for method in part:
@@ -50,7 +48,7 @@ def fig10_profiles(data: Arrays) -> Figure:
                 curve(ax, angle, profiles[method], style.color(method), style.label(method), lw=1.2)
             if source == "twin":
                 ax.plot(angle, data["profile_truth"], "k--", lw=1.5, label="truth")
-        column[0].set_title(SOURCES.get(source, source))
+        column[0].set_title(str(label))
         column[1].set(xlabel="position angle, east of north [°]", xlim=(0, 360))
         column[1].set_xticks(range(0, 361, 90), ["0\nN", "90\nE", "180\nS", "270\nW", "360\nN"])
     for ax, right in zip(axes[:, 0], axes[:, -1], strict=True):

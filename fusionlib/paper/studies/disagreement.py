@@ -1,6 +1,7 @@
 """Chapter 08: whether disagreement of the priors tells the error."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from fusionlib import metrics
 from fusionlib.metrics import bootstrap
 from fusionlib.paper.experiment import Spec
-from fusionlib.paper.studies.m87 import Source, reconstruct
+from fusionlib.paper.studies.m87 import Source, task_of
 from fusionlib.paper.studies.watched import Seen, flat
 from fusionlib.paper.tables import examples
 from fusionlib.paper.tasks import recorded
@@ -71,8 +72,7 @@ def disagreement_on(specs: Sequence[Spec], sources: Sequence[Source]) -> dict[st
     maps: dict[str, list[np.ndarray]] = {"fused": [], "disagreement": [], "error": []}
     for source in sources:
         images = {
-            s.method: torch.from_numpy(reconstruct(s, source.name, source.observation)["denoised"])[None, None]
-            for s in specs
+            s.method: torch.from_numpy(cast(Any, task_of(s, source).result())["denoised"])[None, None] for s in specs
         }
         fused = images.pop("average")
         moved = torch.stack([metrics.best_shift(image, fused) for image in images.values()])

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import metrics
+from fusionlib import files, metrics
 from fusionlib.interferometer import (
     GAIN_ERROR,
     KINDS,
@@ -25,6 +25,7 @@ from fusionlib.interferometer import (
     ClosureData,
     Interferometer,
     Uncalibrated,
+    compact_flux,
     eht2017_table,
     read_observation,
     released_data,
@@ -37,7 +38,6 @@ from fusionlib.paper.store import Record
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.sky import FOV, NPIX, black_holes
 
-FLUX = 0.6  # Jy in the compact source; the short baselines see 1.2 with the jet (EHTC 2019 Paper IV)
 FOLDS = 5
 # As M87 (EHTC 2019 Paper V): the jet comes towards us at 17 degrees and position angle 288, the spin points away
 TWIN = {"spin": 0.5, "inclination": 163.0, "theta_g": 3.8, "position_angle": 108.0, "x": 0.0, "y": 0.0, "xi": 0.9}
@@ -47,13 +47,14 @@ TWIN |= {"width": 1.2, "gamma": -0.5, "turbulence": 0.5, "brightness": 0.8}
 @dataclass(frozen=True, eq=False)
 class Source:
     """A table of baselines with measured `vis` [Jy], the compact flux [Jy], and the truth (1, 1, 64, 64) if known, or
-    the file of the observation."""
+    the file of the observation, and what it is in words."""
 
     name: str
     table: pd.DataFrame
     flux: float
     truth: Tensor | None = None
     observation: str = ""
+    label: str = ""
 
     @cache  # noqa: B019  (two sources live as long as a chapter)
     def array(
@@ -66,47 +67,68 @@ class Source:
         return array, array.measure(vis, torch.tensor([self.flux], device=device()))
 
 
-def twin(seed: int = 2017) -> Source:
-    """A simulated black hole like M87, seen by the same baselines, through unknown phases and gains."""
+def twin(table: pd.DataFrame | None = None, observation: str = "", seed: int = 2017) -> Source:
+    """A simulated black hole like M87, seen by the baselines of a table, by default the packaged ones, through unknown
+    phases and gains."""
+    table = eht2017_table() if table is None else table
     sky = black_holes(1, seed, **TWIN)  # type: ignore[arg-type]
-    table = eht2017_table()
     plain = Interferometer.from_table(table)
     array = Uncalibrated(plain)
     y = plain.observe(sky.fine, seed, gains=GAIN_ERROR, phases=True)
     flux = float(array.observe(sky.fine, seed).flux)
-    return Source("twin", table.assign(vis=plain.visibilities(y)[0].numpy()), flux, sky.image)
+    table = table.assign(vis=plain.visibilities(y)[0].numpy())
+    return Source("twin", table, flux, sky.image, observation, "simulated twin, same baselines")
 
 
-def sources(observation: str | Path) -> tuple[list[Source], str]:
-    """The observation, if there is one with stations and visibilities, and the twin; and a word on what was found."""
-    there = bool(observation) and Path(observation).exists()
-    return _sources(str(observation), Path(observation).stat().st_mtime_ns if there else 0)
+def sources(observation: str | Path, flux: float = 0.0) -> tuple[list[Source], str]:
+    """The observation, if there is one with stations and visibilities, and its twin; and a word on what there is.
+
+    `flux` [Jy] in the compact source, by default `compact_flux`.
+    """
+    content = files.sha256(Path(observation)) if observation and Path(observation).is_file() else ""
+    return _sources(str(observation), content, flux)
 
 
 @lru_cache(maxsize=4)
-def _sources(observation: str, when: int) -> tuple[list[Source], str]:
+def _sources(observation: str, content: str, flux: float) -> tuple[list[Source], str]:
+    packaged, path = twin(), Path(observation)
     if not observation:
-        return [twin()], f"there is no data/{RELEASED}"
-    if Path(observation).suffix != ".csv" and importlib.util.find_spec("ehtim") is None:
-        return [twin()], f"{Path(observation).name} is there; reading it needs ehtim: pip install -e '.[eht]'"
+        return [packaged], f"there is no data/{RELEASED}"
+    if path.suffix.lower() != ".csv" and importlib.util.find_spec("ehtim") is None:
+        return [packaged], f"{path.name} is there; reading it needs ehtim: pip install -e '.[eht]'"
     table = read_observation(observation)
     if lacking := {"scan", "t1", "t2", "vis"} - set(table):
-        return [twin()], f"{Path(observation).name} has no column(s) {sorted(lacking)}, so it cannot be imaged"
-    return [Source("M87", table, FLUX, observation=observation), twin()], Path(observation).name
+        return [packaged], f"{path.name} has no column(s) {sorted(lacking)}, so it cannot be imaged"
+    name, date = table.attrs.get("source") or path.stem, table.attrs.get("date", "")
+    suggested, why = compact_flux(table)
+    used, word = (flux, "as given") if flux else (suggested, why)
+    real = Source(name, table, used, observation=observation, label=", ".join(part for part in (name, date) if part))
+    same = _packaged(table)
+    word = f"{real.label} in {path.name}; compact flux {used:.3g} Jy, {word}"
+    return [real, packaged if same else twin(table.drop(columns="vis"), observation)], word
 
 
-def source_of(name: str, observation: str) -> Source:
-    """The source of that name, M87 or twin, and its observation."""
-    return next(s for s in sources(observation)[0] if s.name == name)
+def _packaged(table: pd.DataFrame) -> bool:
+    """Whether these are the packaged baselines."""
+    mine, other = eht2017_table(), table
+    if len(mine) != len(other):
+        return False
+    both = mine.merge(other, on=["scan", "t1", "t2"])
+    return len(both) == len(mine) and bool(np.allclose(both[["u_x", "v_x"]], both[["u_y", "v_y"]], rtol=1e-2, atol=1e7))
+
+
+def source_of(name: str, observation: str, flux: float = 0.0) -> Source:
+    """The source of that name, and its observation."""
+    return next(s for s in sources(observation, flux)[0] if s.name == name)
 
 
 @recorded(version=1)
-def reconstruct(spec: Spec, name: str, observation: str) -> Record:
+def reconstruct(spec: Spec, name: str, observation: str, flux: float = 0.0) -> Record:
     """What the method of `spec`, with the settings tuned on simulated skies, makes of the source `name`.
 
     Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, those of scans left out of the
-    fit, five folds together, and the seconds of one reconstruction."""
-    method, (settings, _, fitted), source = with_truth(method_of(spec)), tuned(spec), source_of(name, observation)
+    fit, five folds together (fewer of fewer scans, none of one), and the seconds of one reconstruction."""
+    method, (settings, _, fitted), source = with_truth(method_of(spec)), tuned(spec), source_of(name, observation, flux)
     array, y = source.array()
     result = method.run(settings, fitted, array, y, None)
     images = _images(settings, array, y, result.image)
@@ -114,25 +136,36 @@ def reconstruct(spec: Spec, name: str, observation: str) -> Record:
     for kind, image in images.items():
         record[kind] = image[0, 0].cpu().numpy()
         record |= {f"{kind}_{k}": float(v) for k, v in array.chi2s(image, y).items()}
-    scans = tuple(sorted(set(source.table.scan)))
+    table = source.table
+    scans = tuple(sorted(set(table.scan[np.hypot(table.u, table.v) >= MIN_BASELINE])))
+    folds = min(FOLDS, len(scans)) if len(scans) > 1 else 0
     misfits: dict[str, list[float]] = {}
-    for fold in range(FOLDS):
-        left = scans[fold::FOLDS]
+    for fold in range(folds):
+        left = scans[fold::folds]
         fit, y_fit = source.array(without=left)
         rest, y_rest = source.array(without=tuple(s for s in scans if s not in left))
         for kind, image in _images(settings, fit, y_fit, method.run(settings, fitted, fit, y_fit, None).image).items():
             for term, chi2 in rest.chi2s(image, y_rest).items():
                 count = getattr(y_rest, term).shape[1]
                 misfits.setdefault(f"{kind}_{term}_heldout", []).extend([float(chi2)] * count)
-    record |= {k: float(np.mean(v)) for k, v in misfits.items()}
+    record |= {k: float(np.mean(v)) for k, v in misfits.items() if v}
     return {k: np.array(v) for k, v in record.items()}
 
 
-def tasks(profile: str, priors: Sequence[str], observation: str = "", **_: Any) -> list[Task]:
+def tasks(profile: str, priors: Sequence[str], observation: str = "", flux: float = 0.0, **_: Any) -> list[Task]:
     """`reconstruct` of every source under every method of chapter 10."""
-    imaged = sources(observation or next(map(str, released_data()), ""))[0]
+    imaged = sources(observation or next(map(str, released_data()), ""), flux)[0]
     methods = [s for s in closure_specs(profile, priors) if not s.family]
-    return [reconstruct.task(s, source.name, source.observation) for source in imaged for s in methods]
+    return [task_of(s, source, flux) for source in imaged for s in methods]
+
+
+TOLD = ("cphase", "logcamp", "cphase_heldout", "logcamp_heldout")
+
+
+def task_of(spec: Spec, source: Source, flux: float = 0.0) -> Task:
+    """`reconstruct` of a source; a flux that was given is part of it, but for a twin, which has its own."""
+    given = {"flux": flux} if flux and source.truth is None else {}
+    return reconstruct.task(spec, source.name, source.observation, **given)
 
 
 def _images(settings: Settings, array: Uncalibrated, y: Any, image: Tensor) -> dict[str, Tensor]:
@@ -141,7 +174,9 @@ def _images(settings: Settings, array: Uncalibrated, y: Any, image: Tensor) -> d
     return {"denoised": image, "data_step": array.prox(image, y, settings["lam"] / settings["sigma_min"] ** 2)}
 
 
-def m87_table(specs: Sequence[Spec], imaged: Sequence[Source]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+def m87_table(
+    specs: Sequence[Spec], imaged: Sequence[Source], flux: float = 0.0
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """One row per source, method and image; and the denoised (for RML, fitted) images and ridge profiles by source."""
     rows: list[dict[str, Any]] = []
     pictures: dict[str, np.ndarray] = {}
@@ -149,7 +184,8 @@ def m87_table(specs: Sequence[Spec], imaged: Sequence[Source]) -> tuple[pd.DataF
     for source in imaged:
         shown, profiles, scored = [], [], []
         for spec in methods:
-            record = reconstruct(spec, source.name, source.observation)
+            record = task_of(spec, source, flux).result()
+            assert isinstance(record, dict)
             for kind in ("denoised", "data_step", "fitted"):
                 if kind not in record:
                     continue
@@ -158,7 +194,10 @@ def m87_table(specs: Sequence[Spec], imaged: Sequence[Source]) -> tuple[pd.DataF
                 rows.append(
                     {"source": source.name, "prior": spec.method, "image": kind}
                     | {f"chi2_{k}": float(record[f"{kind}_{k}"]) for k in ("cphase", "logcamp")}
-                    | {f"chi2_{k}_heldout": float(record[f"{kind}_{k}_heldout"]) for k in ("cphase", "logcamp")}
+                    | {
+                        f"chi2_{k}_heldout": float(record.get(f"{kind}_{k}_heldout", np.nan))
+                        for k in ("cphase", "logcamp")
+                    }
                     | {"diameter_uas": float(ring.diameter), "width_uas": float(ring.width)}
                     | {"position_angle_deg": float(ring.position_angle), "asymmetry": float(ring.asymmetry)}
                     | {"ring": bool(ring.is_ring), "seconds": float(record["seconds"])}
@@ -176,6 +215,7 @@ def m87_table(specs: Sequence[Spec], imaged: Sequence[Source]) -> tuple[pd.DataF
             pictures |= {"profile_truth": (truth / truth.mean()).numpy()}
     pictures["method"] = np.array([s.method for s in methods])
     pictures["source"] = np.array([s.name for s in imaged])
+    pictures["label"] = np.array([s.label for s in imaged])
     return pd.DataFrame(rows), pictures
 
 
@@ -257,7 +297,7 @@ def family_table(specs: Sequence[Spec]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def eht_imaging_seconds(observation: str | Path) -> float:
+def eht_imaging_seconds(observation: str | Path, flux: float) -> float:
     """CPU seconds of eht-imaging's own imager on an observation.
 
     Three rounds of maximum entropy, total variation, total squared variation and l1 on the data terms used here, 64 px,
@@ -270,14 +310,14 @@ def eht_imaging_seconds(observation: str | Path) -> float:
         obs.add_scans()
         obs = obs.avg_coherent(0.0, scan_avg=True).flag_uvdist(uv_min=MIN_BASELINE).add_fractional_noise(SYSTEMATIC)
         size = 40 * eh.RADPERUAS
-        blob = eh.image.make_square(obs, NPIX, FOV * eh.RADPERUAS).add_gauss(FLUX, (size, size, 0, 0, 0))
+        blob = eh.image.make_square(obs, NPIX, FOV * eh.RADPERUAS).add_gauss(flux, (size, size, 0, 0, 0))
         began, image = time.process_time(), blob
         for _ in range(3):
             imager = eh.imager.Imager(
                 obs,
                 image,
                 prior_im=blob,
-                flux=FLUX,
+                flux=flux,
                 data_term={"amp": 0.2, "cphase": 1, "logcamp": 1},
                 reg_term={"simple": 100, "tv": 1, "tv2": 1, "l1": 1, "flux": 1e4},
                 maxit=100,
@@ -294,7 +334,7 @@ def speed_table(spec: Spec, source: Source, observation: str | Path) -> pd.DataF
     began = time.process_time()
     method.run(settings, fitted, array, y, None)
     rows = [{"method": spec.method, "cpu_seconds": time.process_time() - began}]
-    if observation:
-        rows.append({"method": "eht-imaging", "cpu_seconds": eht_imaging_seconds(observation)})
+    if observation and Path(observation).suffix.lower() != ".csv":
+        rows.append({"method": "eht-imaging", "cpu_seconds": eht_imaging_seconds(observation, source.flux)})
     table = pd.DataFrame(rows)
     return table.assign(ratio=table.cpu_seconds / table.cpu_seconds[0])

@@ -19,7 +19,7 @@ from fusionlib.paper.experiment import Spec, arrays, observed
 from fusionlib.paper.specs import weight_specs
 from fusionlib.paper.studies import strategies
 from fusionlib.paper.studies.disagreement import alone, calibration_table, disagreement_arrays, error_map_table
-from fusionlib.paper.studies.m87 import reconstruct, sources
+from fusionlib.paper.studies.m87 import sources, task_of
 from fusionlib.paper.studies.patches import regions
 from fusionlib.paper.studies.watched import Seen, flat, fused_prior, loop, watch
 from fusionlib.paper.tasks import Task, recorded
@@ -101,7 +101,7 @@ def tasks(profile: str, priors: Sequence[str], sky: str = "", observation: str =
         alone.task(singles, n),
         *(analysis.task(s, singles, n) for s in specs),
         *(occlusion_table.task(s, n) for s in occluded(specs)),
-        *(reconstruct.task(s, source.name, source.observation) for source in observed_sources for s in uncalibrated),
+        *(task_of(s, source) for source in observed_sources for s in uncalibrated),
     ]
 
 
@@ -160,7 +160,7 @@ def _nearest(s: Seen, where: Tensor) -> Tensor:
 
 
 @recorded(version=1)
-@torch.inference_mode()
+@torch.no_grad()
 def occlusion_table(spec: Spec, n: int) -> pd.DataFrame:
     """prior, loss, lo, hi: PSNR lost when a prior's output is replaced by the others' mean, all else as fitted."""
     (prior, settings), array = fused_prior(spec), arrays(spec)[0]
@@ -200,7 +200,7 @@ def embedding_arrays(spec: Spec, s: Seen) -> dict[str, np.ndarray]:
         assert isinstance(router, Router)
         head = cast(Any, router.head)
         step = data_step(array, y, settings["lam"] / sigma**2)
-        with torch.inference_mode():
+        with torch.no_grad():
             h = head.project(router.encoder(router.look(s.x[k], sigma, None, step)))
         unit = torch.cat([torch.nn.functional.normalize(v, dim=1) for v in (head.embeddings, h.mean((2, 3)))])
         unit = unit.detach().double().cpu()
@@ -220,7 +220,7 @@ def cka(a: Tensor, b: Tensor) -> float:
     return float((ga * gb).sum() / (ga.norm() * gb.norm()).clamp(min=1e-12))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def alignment_table(spec: Spec, s: Seen) -> pd.DataFrame:
     """iteration, prior, other, cka_before, cka_after, correlation_before, correlation_after: outputs, and their errors,
     of two priors before and after strategy B's adapters, at the first, middle and last iteration."""
