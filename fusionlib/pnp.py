@@ -161,7 +161,7 @@ def _run(
     usual = physics.start(y)
     first = _start(usual, start)
     shown: Iterable[float] = tqdm(sigmas, "pnp", leave=False) if progress else sigmas
-    with torch.no_grad(), evaluating(prior) as watch:
+    with torch.inference_mode(), evaluating(prior) as watch:
         image, record = iterate(step, y, physics, prior, _unwatched(shown, watch), first, tolerance)
         if not torch.isfinite(image).all():
             _blame(step, y, prior, sigmas, first)
@@ -312,7 +312,7 @@ def mace(
     mu = torch.tensor([share, *[(1 - share) / len(bank)] * len(bank)]).to(v).view(-1, 1, 1, 1, 1)
     rows: dict[str, list[Tensor]] = {"chi2": [], "step": []}
     image = first
-    with torch.no_grad(), evaluating(bank) as watch:
+    with torch.inference_mode(), evaluating(bank) as watch:
         for sigma in _unwatched(sigmas, watch):
             agents = [physics.prox(v[0], y, lam / sigma**2)]
             agents += [

@@ -131,7 +131,7 @@ class Abreast(PriorBank):
         if keep is not None:
             return super().forward(x, sigma, keep)
 
-        @torch.no_grad()
+        @torch.inference_mode()
         def run(prior: nn.Module, name: str) -> Tensor:
             return call(prior, x, sigma, name)
 
@@ -265,7 +265,7 @@ class Cancelled(Exception):
     """Somebody wants something else by now."""
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
     """Observe, reconstruct, score. Raises ValueError, in words, for a state that cannot be; Cancelled at the next
     iteration once `cancelled()` is true."""

@@ -61,7 +61,7 @@ def fit_gate(
     device = data[0][1].device
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             gate, adapters = copy.deepcopy(fitted[-1] if fitted else start)
             gate.to(device)
             if adapters is not None:

@@ -143,7 +143,7 @@ def fit_lora(
     states: list[dict[str, Tensor]] = []
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             rates = [schedule.router if name.startswith("gate.") else schedule.rate for name in trainable(fused)]
             x, truth = (torch.cat([getattr(s, name) for s in stages]).clone() for name in ("x", "truth"))
             steps = schedule.steps * (1 if states else schedule.first)

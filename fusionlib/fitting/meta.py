@@ -286,7 +286,7 @@ def fit_meta(
     both = [*data, *others]
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             tasks = [_task(gate, s) for s in stages]
             target = tasks[0]
             for more in tasks[1 : len(data)]:

@@ -64,7 +64,7 @@ def along_trajectory(
         fuse = fit(stages)
         return torch.cat([stage.outputs.mean(0) if policy == "average" else fuse(stage) for stage in stages])
 
-    with torch.no_grad():
+    with torch.inference_mode():
         pnp.last_image(pnp.half_quadratic(together, lam), None, denoise, sigmas, together.start())
 
 

@@ -8,6 +8,7 @@ image depends on nothing but that image and its sigma. Attributes: `img_channels
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,7 @@ def call(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> Tenso
 
     A float64 output becomes that of x. Raises ValueError, naming the prior, for any other type, shape or device.
     """
-    out = prior(x.clone(), sigma.clone() if isinstance(sigma, Tensor) else sigma)
+    out = _called(prior, x, sigma)
     if not isinstance(out, Tensor):
         raise ValueError(
             f"{name} returned a {type(out).__name__}; one tensor is needed: wrap it as "
@@ -151,6 +152,25 @@ def call(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> Tenso
     if out.dtype not in (x.dtype, torch.float64):
         raise ValueError(f"{name} returned {out.dtype} for input {x.dtype}; convert it with .to(x)")
     return out.to(x.dtype, copy=True)
+
+
+_DIFFERENTIATE: WeakSet[nn.Module] = WeakSet()  # priors that cannot work in inference mode, once that was seen
+
+
+def _called(prior: nn.Module, x: Tensor, sigma: float | Tensor) -> Any:
+    """The prior on copies; outside of inference mode, which makes small loops faster, where it fails inside."""
+    own = sigma.clone() if isinstance(sigma, Tensor) else sigma
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return prior(x.clone(), own)
+    if prior not in _DIFFERENTIATE:
+        try:
+            return prior(x.clone(), own)
+        except RuntimeError:
+            own = sigma.clone() if isinstance(sigma, Tensor) else sigma
+    with torch.inference_mode(False), torch.no_grad():
+        out = prior(x.clone(), own.clone() if isinstance(own, Tensor) else own)
+    _DIFFERENTIATE.add(prior)
+    return out
 
 
 @contextmanager
@@ -203,7 +223,7 @@ def guard(
     a mean squared error more than `margin` dB above that of its own input.
     """
     faults: dict[str, str] = {}
-    with torch.no_grad():
+    with torch.inference_mode():
         for sigma in sigmas:
             noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
             for name, prior in zip(bank.names, bank.priors, strict=True):

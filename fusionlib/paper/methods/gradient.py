@@ -240,7 +240,7 @@ def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.devic
         net = EndToEnd().to(device)
         net.load_state_dict({name: value.float() for name, value in fitted.items()})
         began = time.perf_counter()
-        with torch.no_grad():
+        with torch.inference_mode():
             image = net(starts(array, y))
         return Reconstruction(image, {"chi2": array.chi2(image, y)[None]}, time.perf_counter() - began)
 

@@ -86,7 +86,7 @@ def augmented_labels(argument: str, priors: tuple[str, ...], steps: int, device:
 def _correlation(priors: tuple[str, ...], n: int = 12, sigma: float = 0.1) -> Tensor:
     x = sky.split("train", n).image
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
+    with torch.inference_mode():
         return oracles.error_correlation(zoo.bank(priors)(x + sigma * noise, sigma), x)
 
 

@@ -38,7 +38,7 @@ def receptive_field(prior: nn.Module, sigma: float = 0.1, size: int = 64) -> int
     x = 0.3 + 0.2 * torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0))
     moved = x.clone()
     moved[0, 0, size // 2, size // 2] += 0.1
-    with torch.no_grad():
+    with torch.inference_mode():
         change = prior(moved.to(device()), sigma) - prior(x.to(device()), sigma)
     seen = (change[0, 0].abs() > 1e-6).nonzero()
     return int((seen - size // 2).abs().max()) * 2 + 1 if len(seen) else 0
@@ -47,7 +47,7 @@ def receptive_field(prior: nn.Module, sigma: float = 0.1, size: int = 64) -> int
 def milliseconds(prior: nn.Module, batch: int = 32) -> float:
     x = torch.rand(batch, 1, 64, 64, device=device())
     seconds = []
-    with torch.no_grad():
+    with torch.inference_mode():
         for _ in range(3):
             began = time.perf_counter()
             prior(x, 0.1)
@@ -72,7 +72,7 @@ def one_shot(names: Sequence[str], n: int, *, sky: str = "") -> tuple[dict[str, 
     """The first development image at three noise levels through each prior; mean PSNR over `n` of them, by level."""
     bank = zoo.bank(names).to(device())
     rows, images, scores = {}, [], []
-    with torch.no_grad():
+    with torch.inference_mode():
         for sigma in LEVELS:
             x, z = _noisy(n, sigma, sky)
             outputs = bank(z, sigma)
@@ -99,7 +99,7 @@ def one_shot(names: Sequence[str], n: int, *, sky: str = "") -> tuple[dict[str, 
 def correlation(names: Sequence[str], n: int, *, sky: str = "") -> pd.DataFrame:
     """Error correlation, a row per pair of priors, at sigma = MIDDLE."""
     x, z = _noisy(n, MIDDLE, sky)
-    with torch.no_grad():
+    with torch.inference_mode():
         c = oracles.error_correlation(zoo.bank(names).to(device())(z, MIDDLE), x).cpu().numpy()
     pairs = [(a, b, c[i, j]) for i, a in enumerate(names) for j, b in enumerate(names)]
     return pd.DataFrame(pairs, columns=["prior", "other", "correlation"])
@@ -108,7 +108,7 @@ def correlation(names: Sequence[str], n: int, *, sky: str = "") -> pd.DataFrame:
 def winners(names: Sequence[str], n: int, *, sky: str = "") -> dict[str, np.ndarray]:
     """`truth` (n, H, W) and the number of the prior with the least squared error there, `winner` (n, H, W)."""
     x, z = _noisy(n, MIDDLE, sky)
-    with torch.no_grad():
+    with torch.inference_mode():
         error = (zoo.bank(names).to(device())(z, MIDDLE) - x).square()[:, :, 0]
     winner = error.argmin(0).to(torch.uint8).cpu().numpy()
     return {"truth": x[:, 0].cpu().numpy(), "winner": winner, "name": np.array(list(names))}

@@ -169,7 +169,7 @@ def window_table(n: int, sides: Sequence[int] = (16, 32), repeats: int = 5) -> p
                 keep = torch.zeros(n, NPIX // side, NPIX // side, dtype=torch.bool, device=x.device)
                 keep.view(n, -1)[:, :count] = True
                 whole, some = np.inf, np.inf
-                with torch.no_grad():
+                with torch.inference_mode():
                     for _ in range(repeats):
                         began = _now()
                         prior(x, sigma)

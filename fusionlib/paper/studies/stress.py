@@ -48,7 +48,7 @@ def stress_specs(profile: str, priors: Sequence[str], sky: str = "") -> list[Spe
 
 
 @recorded(version=1)
-@torch.no_grad()
+@torch.inference_mode()
 def under_stress(spec: Spec, n: int) -> dict[str, np.ndarray]:
     """PSNR (n,) of `n` development images under each of STRESSES, of the image scaled and moved back. Nothing is fitted
     or tuned anew."""

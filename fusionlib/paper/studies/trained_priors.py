@@ -78,7 +78,7 @@ def data_pictures(n: int = 6) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return {"image": torch.stack(list(pictures.values())).numpy(), "name": np.array(list(pictures))}, lacking
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def digit_samples(n: int = 8, steps: int = 60, seed: int = 0) -> dict[str, np.ndarray]:
     """Images that the digit diffusion makes of noise alone: the probability flow from sigma = 20, Euler steps."""
     score = trained("digits")

@@ -39,7 +39,7 @@ def loop(spec: Spec, prior: FusedPrior, settings: dict[str, float], array: Any, 
     return hqs(y, array, prior, sigmas=sigmas_of(settings, spec.steps), lam=settings["lam"])
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def watch(spec: Spec, n: int) -> Seen:
     """An experiment's reconstruction of `n` development images."""
     (prior, settings), array = fused_prior(spec), arrays(spec)[0]

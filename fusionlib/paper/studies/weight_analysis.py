@@ -160,7 +160,7 @@ def _nearest(s: Seen, where: Tensor) -> Tensor:
 
 
 @recorded(version=1)
-@torch.no_grad()
+@torch.inference_mode()
 def occlusion_table(spec: Spec, n: int) -> pd.DataFrame:
     """prior, loss, lo, hi: PSNR lost when a prior's output is replaced by the others' mean, all else as fitted."""
     (prior, settings), array = fused_prior(spec), arrays(spec)[0]
@@ -200,7 +200,7 @@ def embedding_arrays(spec: Spec, s: Seen) -> dict[str, np.ndarray]:
         assert isinstance(router, Router)
         head = cast(Any, router.head)
         step = data_step(array, y, settings["lam"] / sigma**2)
-        with torch.no_grad():
+        with torch.inference_mode():
             h = head.project(router.encoder(router.look(s.x[k], sigma, None, step)))
         unit = torch.cat([torch.nn.functional.normalize(v, dim=1) for v in (head.embeddings, h.mean((2, 3)))])
         unit = unit.detach().double().cpu()
@@ -220,7 +220,7 @@ def cka(a: Tensor, b: Tensor) -> float:
     return float((ga * gb).sum() / (ga.norm() * gb.norm()).clamp(min=1e-12))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def alignment_table(spec: Spec, s: Seen) -> pd.DataFrame:
     """iteration, prior, other, cka_before, cka_after, correlation_before, correlation_after: outputs, and their errors,
     of two priors before and after strategy B's adapters, at the first, middle and last iteration."""
