@@ -16,7 +16,7 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,eht]'
 	@touch $@
 
-.PHONY: figures wide paper publish store records test test-all lines test-interop test-browser train weights api rows explore lab clean check-env help
+.PHONY: figures wide paper publish store records test test-all lines test-interop test-browser fuzz kills train weights api rows explore lab clean check-env help
 
 figures: .venv/.installed  ## every table and figure, quick profile, into build/quick (minutes)
 	@$(BIN)/python -m fusionlib.paper.run quick --cores $(CORES) $(ARGS)
@@ -58,6 +58,12 @@ test-browser:  ## the explorer in headless Chromium, as a page and in JupyterLab
 	@test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
 	@.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[explore]' pytest selenium==4.51.0
 	@.venv-interop/bin/python -m pytest tests/browser
+
+fuzz: .venv/.installed-test  ## 500 mutated inputs, each of which must end in a result or a one-line error (a minute)
+	@$(BIN)/python tests/campaigns/fuzz.py $(ARGS)
+
+kills: .venv/.installed-test  ## kill a run fifty times, and compare its tables with those of one that nobody disturbed (20 min)
+	@$(BIN)/python tests/campaigns/kills.py $(ARGS)
 
 train: .venv/.installed  ## train our own priors anew into build/training (over an hour on two cores; resumes)
 	@$(BIN)/python -m fusionlib.priors.training torus galaxies unet_galaxies digits faces sr local_torus local_photographs sky

@@ -18,6 +18,7 @@ import pandas as pd
 
 from fusionlib import files
 
+HUGE = 1e15  # what is larger, or a sigma smaller than its inverse, is no measurement
 DATA = Path(__file__).parent / "data"
 # M87 on 11 April 2017, low band: header of the released file (EHTC 2019-D01-01)
 RA_HOURS, DEC_DEG, MJD, FREQUENCY, BANDWIDTH = 12.513728717168174, 12.39112323919932, 57854, 227.070703125e9, 1.856e9
@@ -308,5 +309,7 @@ def check_table(table: pd.DataFrame) -> None:
             raise ValueError(f"baseline table: column {name} must hold numbers, not {table[name].dtype}") from None
         if not np.isfinite(values).all():
             raise ValueError(f"baseline table: column {name} has NaN or infinite entries; drop those rows")
-    if (np.asarray(table["sigma"], float) <= 0).any():
+        if (np.abs(values) > HUGE).any():
+            raise ValueError(f"baseline table: column {name} has entries beyond {HUGE:g}")
+    if (np.asarray(table["sigma"], float) < 1 / HUGE).any():
         raise ValueError("baseline table: sigma must be positive (Jy, per real or imaginary part)")

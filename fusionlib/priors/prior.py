@@ -137,9 +137,14 @@ def in_patches(prior: nn.Module, x: Tensor, sigma: Tensor, keep: Tensor, name: s
 def call(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> Tensor:
     """`prior(x, sigma)`, of copies: a prior may write to its input, or return a buffer of its own.
 
-    A float64 output becomes that of x. Raises ValueError, naming the prior, for any other type, shape or device.
+    A float64 output becomes that of x. Raises ValueError, naming the prior, if it fails, and for any other type, shape
+    or device.
     """
-    out = _called(prior, x, sigma)
+    try:
+        out = _called(prior, x, sigma)
+    except (RuntimeError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} failed for input {tuple(x.shape)}: {type(error).__name__}: {line}") from error
     if not isinstance(out, Tensor):
         raise ValueError(
             f"{name} returned a {type(out).__name__}; one tensor is needed: wrap it as "
@@ -147,6 +152,8 @@ def call(prior: nn.Module, x: Tensor, sigma: float | Tensor, name: str) -> Tenso
         )
     if out.shape != x.shape:
         raise ValueError(f"{name} returned shape {tuple(out.shape)} for input {tuple(x.shape)}; the same is needed")
+    if out.layout != x.layout:
+        raise ValueError(f"{name} returned a {out.layout} tensor; a dense one is needed: .to_dense()")
     if out.device != x.device:
         raise ValueError(f"{name} returned a tensor on {out.device} for input on {x.device}; move it with .to(x)")
     if out.dtype not in (x.dtype, torch.float64):
