@@ -9,16 +9,18 @@
 # %% [markdown]
 # # 03 · Strategy A: soft gates, and gates of gates
 #
-# **Can a small network that looks at the image say which prior to trust?**
+# **Can a small network that sees the image predict which prior to use?**
 #
-# A small encoder looks at the running image, at what the data step would change in it, and at the noise level; a head
-# compares what it saw with a learned embedding per prior (cosine routing); a softmax turns that into weights for
-# every prior, per image, per patch or per pixel. Top 1 and top 2 are the same gate with the rest cut off. MGPF puts
-# the priors that know no objects under one gate, those that do under another, and a third gate over the two. Beside
-# them stand gates of ours with affine weights: `gradient` (linear head, per pixel), `closed_form` (weights linear
-# in local features, by ridge regression: no gradient descent at all), `closed_union` (the same over the bank and, with
-# it, its prior that is best on the labels at five other noise levels), and `unrolled`, the closed form moved by
-# gradients through the last iterations of the loop.
+# Inputs of the gate are the current image of the loop, the change that the data step would make in it, and the noise
+# level. A small convolutional encoder turns them into features; a head compares the features with a learned embedding
+# of each prior (cosine routing); a softmax gives one weight per prior, for each image, patch or pixel. Top 1 and top 2
+# are the same gate, used with its one or two largest weights. MGPF (multi-gate prior fusion) has one gate for the
+# priors that were trained on no objects, one for those that were, and a third gate over the two groups.
+#
+# Our own gates have affine weights: they sum to one and may be negative. `gradient` has a linear head, per pixel, and
+# is fitted by gradient descent. `closed_form` has weights linear in local features, fitted by ridge regression.
+# `closed_union` is the same with the prior that is best on the labels added to the bank at five other noise levels.
+# `unrolled` is the closed form after a last fit by gradients through the last iterations of the loop.
 
 # %%
 import pandas as pd
@@ -48,23 +50,23 @@ n, x = len(found), torch.rand(1, 1, 64, 64)
 strategies.shapes(routing.cosine_router(n, None), x, 0.1)
 
 # %% [markdown]
-# ## Fitted where it is used
+# ## How the gates are fitted
 #
-# Every gate is fitted along the trajectory it will take: iteration k on the images that iterations 0 .. k - 1,
-# already fitted, lead to, starting from the gate before. The frozen priors are called once per image and iteration.
-# The rows beside it are fitted on the same labelled images, the reference is the single prior that is best on them,
-# and the bank is repeated without the torus, its near-domain prior.
+# Every iteration of the loop has a gate of its own. The gate of iteration k is fitted on the images that the
+# iterations 0 .. k - 1, already fitted, lead to, and starts from the gate of iteration k - 1. The frozen priors are
+# called once per image and iteration. All methods are fitted on the same labelled images. Gains are over the single
+# prior that is best on them. The bank is used with the thick torus (`main`) and without (`far`).
 #
-# Not all rows are tuned alike. Gates fitted by gradient descent, `unrolled`, `lora` and the networks trained on the
-# labels get one setting of the loop, and one length of training (chapter 07 shows others: `tab07_training`); gates that
-# are solved for, `heldout`, `consensus` and `mace` choose among 4, single priors, average and RML among 24. At partial
-# coverage the labels are dealt out to three lists of scans.
+# Not all methods are tuned equally. Gates fitted by gradient descent, `unrolled`, `lora` and the networks trained on
+# the labels use one setting of the loop and one length of training (chapter 07 varies it: `tab07_training`). Gates in
+# closed form, `heldout`, `consensus` and `mace` choose among 4 settings; single priors, the average and RML among 24.
+# At partial coverage the labelled images are divided among three lists of scans.
 #
-# `a_meta` is the essay's own form: the gate meta-learned (exact second-order MAML) over geometric skies, rings and
-# crescents among them, at two coverages and two noise levels, with their truth, and over the labelled images as one
-# condition more, then adapted to these: five steps on the logarithm of the error, of the router's head alone. The
-# others see the labels alone. `heldout` needs no labels but for its settings, `lora` changes the priors themselves;
-# `denoiser`, `finetuned` and the U-Net are what the same labels can do without fusing.
+# `a_meta` is strategy A as the essay describes it. The gate is meta-learned by exact second-order MAML over geometric
+# skies (rings and crescents among them) at two coverages and two noise levels, with the labelled images as one more
+# task; then its head is adapted to the labelled images by five gradient steps on the logarithm of the error. All other
+# gates see the labelled images alone. `heldout` uses no labels except to choose its settings. `lora` changes the
+# priors themselves. `denoiser`, `finetuned` and the U-Net use the same labels without fusing priors.
 
 # %%
 strategy = ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image")
@@ -78,8 +80,8 @@ facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed fo
 paper.save(paper.figures.forest, table, out, "fig03_strategies", **facts)
 
 # %% [markdown]
-# How much of the way from the best single prior to the in-domain ceiling do the labels go? `closed` is that share;
-# oracles are left out.
+# The gap is the gain of the in-domain ceiling over the best single prior; `closed` is the share of it that a method
+# gains. Oracles are left out.
 
 # %%
 gap = headroom.gap_table(table[table.coverage == 1.0]).round(3)
@@ -87,10 +89,10 @@ paper.write_table(gap, "tab03_gap", out)
 gap[gap.gain > 0]
 
 # %% [markdown]
-# ## Who is trusted when
+# ## Weights over the iterations
 #
-# Weights over the iterations on development images: the mean, and the middle 80 % over images and places. Sign-free
-# weights may be negative, and exceed one.
+# On development images: the mean, and the middle 80 % over images and pixels. Affine weights may be negative, and may
+# exceed one.
 
 # %%
 shown = paper.PROFILES[profile].n_show
@@ -103,9 +105,9 @@ paper.save(
 # %% [markdown]
 # ## The fit, iteration by iteration
 #
-# Each iteration of the loop is one stage of the fit. PSNR of the running image on labelled images, which the method was
-# fitted to, and on development images, which it was not: where the two part, the fit overfits.
-# (The two sets differ in difficulty too: what matters is how the gap grows, beside a method that learns little.)
+# PSNR after every iteration, on the labelled images that the method was fitted to and on development images. A growing
+# gap between the two is overfitting. The two sets also differ in difficulty; compare the gap with that of a method
+# that has few parameters.
 
 # %%
 paper.save(
@@ -115,8 +117,9 @@ paper.save(
 # %% [markdown]
 # ## Collapse
 #
-# A gate has collapsed when it always picks the same prior: then the entropy of the *mean* weights is small. Each is
-# over log N, so that 1 is the plain average; `entropy` is of each image's own weights, `greatest` the largest of them.
+# A gate has collapsed when it always picks the same prior: the entropy of the *mean* weights is then small. Entropies
+# are divided by log N, so that 1 is the average of the priors. `entropy` is of the weights of each image, `greatest`
+# the largest weight.
 
 # %%
 collapsed = strategies.joined(stages, "collapse")
@@ -124,7 +127,7 @@ paper.write_table(collapsed, "tab03_collapse", out)
 collapsed.round(3)
 
 # %% [markdown]
-# ## Side by side
+# ## Reconstructions
 #
 # The first development images; all intensities share one scale.
 
@@ -160,8 +163,9 @@ if wide:
     paper.save(paper.figures.forest, table, out, "fig03_wide", **facts | {"profile": "wide", "split": "dev"})
 
 # %% [markdown]
-# Is the best fused row really ahead? It, less every other row, image by image, with 95 % intervals: with the labels of
-# this profile, and with those of the wide run.
+# Paired differences of the best fused method to every other one, image by image, with 95 % intervals, p values after
+# Holm and a verdict: `better` or `worse` is significant and at least 0.1 dB, `negligible` is surely less than 0.1 dB
+# or significant and smaller, all else is `undecided`. With the labels of this profile, and with those of the wide run.
 
 # %%
 lead = pd.concat([strategies.lead_table(some, found) for some in (specs, wide)], ignore_index=True)
@@ -171,32 +175,33 @@ lead[lead.lo < 0.5].round(3)
 # %% [markdown]
 # ## What was learned
 #
-# In the paper's run (100 labels; rows of the headline 1,000 test images and three seeds, others the first 200 and one):
+# In the paper's run (100 labels; rows of the headline 1,000 test images and three seeds, others the first 200 and
+# one):
 #
-# - Finer is better: per pixel above per patch above per image. Strategy A per pixel is the surest of the fused rows
-#   here with the torus in the bank, nowhere more than 1.3 dB below the best single prior.
+# - Finer weights are better: per pixel above per patch above per image. Strategy A per pixel has the least loss on its
+#   worst image of all fused methods here with the torus in the bank: nowhere more than 1.3 dB below the best single
+#   prior.
 # - Meta-learning over geometric skies, other coverages and noise does not beat fitting to the labels alone.
 # - With the torus in the bank there is little to win by a better denoiser: the ceiling is 0.1 dB above the torus, and
 #   shares of the gap in this bank are shares of nearly nothing. The closed form wins 0.34 dB, together with levels of
 #   noise (`closed_union`) 0.45; the best prior at six levels, and the identity, under the same
 #   gate win 0.38.
 # - Without it the best single prior is the galaxy network, 1.2 dB below the ceiling. The closed form goes nine tenths
-#   of that way, `closed_union` all of it, the strongest control three quarters: here the differences between the priors
-#   are worth 0.2 to 0.3 dB.
+#   of that way, `closed_union` all of it, the strongest control three quarters: here the differences between the
+#   priors are worth 0.2 to 0.3 dB.
 # - But the same labels do more without fusing frozen priors. A network from the data straight to the image, trained on
 #   them turned, moved, brighter or fainter and observed anew, is 0.8 dB above all fused rows where the torus is in the
 #   bank, and 1.1 where it is not; trained at partial coverage it is ahead of the closed form there too, by 0.7 to 1.1
 #   dB. A denoiser trained on the labels alone, for 9,600 steps, is as good as the ceiling, 0.1 dB above the torus and
 #   1.2 above the galaxy network: behind `closed_union` with the torus in the bank, level with it without. Low-rank
 #   changes inside the priors (`lora`, over a thousand times the parameters) win 0.8 there.
-# - Affine weights are bounded where they look at the image. `gradient:pixel` keeps
-#   its logits within a half; the closed form counts from static weights and draws its features back to the ellipsoid of
-#   those it was fitted on. Its worst image (`delta_worst`) is 2.6 dB below the best single prior with the torus in the
-#   bank, 1.4 dB without.
+# - Affine weights are bounded where they look at the image. `gradient:pixel` keeps its logits within a half; the
+#   closed form counts from static weights and draws its features back to the ellipsoid of those it was fitted on. Its
+#   worst image (`delta_worst`) is 2.6 dB below the best single prior with the torus in the bank, 1.4 dB without.
 # - With 300 labels (the wide run, development images) fusing pays more. `closed_union`, the bank and the best prior's
-#   levels together, is the best row in the loop in both banks. `tab03_lead` tells it from the best single prior, static
-#   weights, both controls and the ceiling with intervals above zero; the U-Net is 0.8 and 1.1 dB above it. Either part
-#   of it alone is worse: different priors and noise levels each add what the other lacks.
+#   levels together, is the best row in the loop in both banks. `tab03_lead` tells it from the best single prior,
+#   static weights, both controls and the ceiling with intervals above zero; the U-Net is 0.8 and 1.1 dB above it.
+#   Either part of it alone is worse: different priors and noise levels each add what the other lacks.
 # - The essay's strategies gain little from 300 labels. At image resolution A, C, MGPF and both that are meta-learned
 #   are below the best single prior with the torus in the bank, and within a tenth of a decibel of it without; B is a
 #   tenth above it in the former and a third in the latter; A per pixel gains a tenth. What gains most are weights per

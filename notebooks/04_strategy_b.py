@@ -11,11 +11,10 @@
 #
 # **Does it help to adapt what the priors return, and to give one of them a place of its own?**
 #
-# Each output passes a small residual adapter, the identity at the start. The prior that is best on the labelled
-# images is shared: it keeps what a null slot of the router does not give to the others, y = P_s + a sum_i w_i (P_i -
-# P_s) with a in [0, 1] from 0.1. The two forms that the literature suggests do not work for priors that each return a
-# whole image: a plain sum doubles the flux, and a sum of differences with weights that sum to one cancels the shared
-# prior exactly.
+# Each prior's output passes a small residual adapter, which is the identity before the fit. The prior P_s that is best
+# on the labelled images is shared: y = P_s + a sum_i w_i (P_i - P_s), where the router gives w and, by a null slot, a
+# in [0, 1], 0.1 before the fit. Two forms known from the literature do not work for priors that each return a whole
+# image: adding the shared prior doubles the flux, and a sum of differences with weights that sum to one cancels it.
 
 # %%
 import torch

@@ -120,7 +120,7 @@ paper.write_table(windows, "tab06_windows", out)
 windows.round(3)
 
 # %% [markdown]
-# ## Who is trusted where
+# ## Weights by region
 #
 # Weights of the closed-form pixel gate on development images, in the middle of the loop; affine, so that some are
 # negative. Then their means over the ring (brighter than a quarter of the peak after a blur of one pixel), the core it

@@ -52,27 +52,27 @@ facts = {"profile": profile, "split": paper.PROFILES[profile].split, "seeds": li
 paper.save(paper.figures.fig07_ablations, table, out, **facts)
 
 # %% [markdown]
-# Blue: better than the first row of its group; red: worse; grey: not significantly different. Beside the first row's
-# name its PSNR.
+# Blue: better than the first row of its group (significant, and at least 0.1 dB); orange: worse; grey: a negligible
+# difference; yellow: undecided. The first row of each group has its PSNR beside its name.
 #
 # - *A1*: same encoder, cosine or linear head; `raw pixels` is a linear head on the image averaged to 8 x 8.
 # - *C1*: `quadratic` is w' S w with its diagonal, `literal` the same without, as the essay has it.
 # - *MGPF groups*: by hand (priors that know objects, priors that do not), by clustering the correlation of their
 #   errors, at random, and one gate for all.
 # - *entropy*: each image's weights spread or sharpened, or only their mean over images spread (`shared out`).
-# - *images*: what a gate is fitted on: the truth in white noise, the iterates that the average of the priors leads to,
-#   or its own, iteration by iteration.
-# - *unseen prior*: a vote fitted without the torus, which then joins; with `random subsets` half of the steps of the
-#   fit see some of the priors only.
+# - *images*: which images a gate is fitted on: the truth in white noise, the iterates of a loop that averages the
+#   priors, or the iterates of its own loop.
+# - *unseen prior*: strategy C fitted without the torus, which joins the bank after the fit; with `random subsets` half
+#   of the steps of the fit see a random subset of the priors.
 # - *A2*: strategy A meta-learned or trained jointly, then adapted to a few labels; its figure is further below.
-# - *harmful prior*: what `galaxies` gives, upside down, added to the bank before the fit. Of the plain average nothing
-#   can be fitted.
+# - *harmful prior*: the output of `galaxies`, upside down, is added to the bank before the fit. The average has nothing
+#   to fit.
 
 # %% [markdown]
 # ## How many labels
 #
-# The central claim is about scarce data: with few labels, weighing frozen priors should beat training a network. One
-# setting of the loop for all, so that labels are not spent on tuning.
+# The essay's central claim is about scarce data: with few labelled images, fusing frozen priors should beat training a
+# network. All methods use one setting of the loop, so that no labels are spent on tuning it.
 
 # %%
 labels = ablations.label_table(profile, found, sky)
@@ -81,8 +81,8 @@ if len(labels):
     display(paper.save(paper.figures.fig07_labels, labels, out, **facts))
 
 # %% [markdown]
-# From which number of labels on, n*, is a network from the data to the image ahead of fusing? The best fused row less
-# that network, image by image, with 95 % intervals.
+# From how many labels on is an end-to-end network better than fusing? The paired difference of the best fused method to
+# that network, with 95 % intervals.
 
 # %%
 rows = ablations.label_specs(profile, found, sky)
@@ -94,9 +94,9 @@ if leads:
     display(against.round(2))
 
 # %% [markdown]
-# A baseline is only as good as its training is long. PSNR on development images of the networks trained on labels, for
-# more and more steps (paper profile). Everywhere else in the quick and the paper run the U-Net takes 4,000 steps, the
-# denoiser from labels alone 9,600, fine-tuning 200.
+# Supervised baselines depend on the length of training. PSNR on development images by the number of steps (paper
+# profile). Everywhere else the U-Net is trained for 4,000 steps, the denoiser from labels alone for 9,600, and the
+# fine-tuned prior for 200.
 
 # %%
 training = ablations.training_table(profile, found, sky)
@@ -118,9 +118,9 @@ if len(shots):
 # %% [markdown]
 # ## How many priors
 #
-# The bank grows prior by prior, in its own order, from the one that knows nothing to the one nearest to the object, and
-# in the reverse; one setting of the loop for all. A point is hollow where what the last prior adds is not significantly
-# different from zero (paired, 95 %).
+# The bank grows prior by prior: in its own order, from the identity to the torus, the prior trained on the most similar
+# images, and in the reverse order. One setting of the loop for all. A point is hollow where the difference that the
+# last prior makes is negligible or undecided.
 
 # %%
 number = ablations.number_table(profile, found, sky)
@@ -131,8 +131,8 @@ if len(number):
 # %% [markdown]
 # ## Each prior left out
 #
-# Affine weights do not say what a prior is worth: priors that err alike trade weight. What the closed
-# form loses when it is fitted without a prior does.
+# Affine weights do not measure the value of a prior: priors with correlated errors exchange weight. Here the closed
+# form is fitted again without each prior, and its loss is measured.
 
 # %%
 leave = ablations.leave_table(profile, found, sky)
@@ -143,8 +143,8 @@ if len(leave):
 # %% [markdown]
 # ## Stress
 #
-# Fitted and tuned as before, on full coverage, then given skies of half or twice the flux, or moved, three times the
-# noise, or 7 or 3 of the 22 scans, another array so to speak. Development images, observed from 64 pixels here.
+# Methods fitted and tuned at full coverage are given skies of half or twice the flux, shifted skies, three times the
+# noise, or 7 or 3 of the 22 scans. Nothing is fitted again. Development images, observed from 64 pixels here.
 
 # %%
 stress = stress.stress_table(stress.stress_specs(profile, found, sky), stress.IMAGES[profile])
@@ -166,7 +166,7 @@ if profile != "smoke":
 #   hand; the shared prior makes no significant difference. Adapters give B 0.2 dB. The quadratic diversity term costs
 #   the vote 0.6 dB, the literal one 2.2; every term on the entropy costs strategy A 0.8 or more (each at the one
 #   strength tried), and squared error is the best loss.
-# - Sign-free weights help where they are static, by 0.2 dB. A gate fitted by gradient cannot be told from one on the
+# - Affine weights help where they are static, by 0.2 dB. A gate fitted by gradient cannot be told from one on the
 #   simplex where the torus is in the bank; where it is not it is 0.4 dB better.
 # - What the data say, as an input, is worth 0.05 dB to the closed form and nothing to strategy A.
 # - Using the two largest weights alone loses nothing: a soft mixture of all priors is not needed.

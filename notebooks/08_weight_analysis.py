@@ -9,7 +9,8 @@
 # %% [markdown]
 # # 08 · What the weights say
 #
-# **Who is trusted when and where, does a weight mean what it seems to, and does disagreement tell the error?**
+# **How do the weights change over iterations and regions, what does a weight mean, and does disagreement of the priors
+# predict the error?**
 #
 # The strategies as they were fitted in chapters 03 to 05, with the whole bank, on development images at full coverage;
 # every reconstruction watched from inside.

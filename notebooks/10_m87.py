@@ -36,9 +36,10 @@ flux: float = 0.0  # of the compact source [Jy]; by default what the sources' li
 # ## The observation
 #
 # The released data of 11 April 2017, low band, are public domain: data product 2019-D01-01 at
-# eventhorizontelescope.org (Event Horizon Telescope Collaboration 2019, Paper III). Put the file into the folder `data`
-# of the project; reading it needs ehtim (extra `eht`). Without it, this chapter runs on the simulated twin alone: a
-# black hole like M87, through the same baselines, noise, and unknown gains and phases, whose truth is known.
+# eventhorizontelescope.org (Event Horizon Telescope Collaboration 2019, Paper III). Put the file into the folder
+# `data` of the project; reading it needs ehtim (extra `eht`). Without it, this chapter runs on a simulated observation
+# alone, the twin: a black hole like M87 with known truth, observed on the same baselines with the same noise and with
+# unknown station gains and phases. Any other observation with stations can be given; its twin takes its baselines.
 
 # %%
 out = paper.output(profile)
@@ -50,9 +51,10 @@ specs = paper.closure_specs(profile, found)
 pd.DataFrame({"prior": priors, "status": [lacking.get(name, "ready") for name in priors]})
 
 # %% [markdown]
-# ## The settings that tuning chose
+# ## Settings chosen by tuning
 #
-# On simulated black holes seen without calibration, PSNR after the best shift: closures do not know where a source is.
+# On simulated black holes observed without calibration. PSNR is computed after the best shift, since closure
+# quantities do not depend on the position of the source.
 
 # %%
 settings = paper.settings_table([s for s in specs if not s.family])
@@ -71,9 +73,9 @@ facts = {"profile": profile, "systematic": m87.SYSTEMATIC, "sources": [s.name fo
 paper.save(paper.figures.fig10_m87, pictures, out, **facts)
 
 # %% [markdown]
-# Reduced chi-squares of the fit and of scans held out of it (five folds, pooled), and the ring as measured: diameter
-# and width of the ridge, position angle of its brighter side, east of north. `denoised` is what the prior says last,
-# `data_step` what the data make of it.
+# Reduced chi-squares of the fit and of scans held out of it (five folds, pooled; fewer where there are fewer scans),
+# and ring parameters: diameter and width of the ridge, and position angle of its brighter side, east of north.
+# `denoised` is the last output of the prior; `data_step` is that image after one more data step.
 
 # %%
 paper.write_table(table, "tab10_m87", out)
@@ -91,12 +93,12 @@ spread.round(1)
 paper.save(paper.figures.fig10_profiles, pictures, out, **facts)
 
 # %% [markdown]
-# ## Closures alone, and what goes wrong
+# ## Closure quantities alone
 #
-# Without amplitudes the loop ends in minima that do not fit, and where one lands depends on where one starts.
-# Amplitudes, as uncertain as they are, help; but ghosts of the ring at the sidelobes of the beam fit as well. What
-# removes them is to know that the source is compact (a window of 60 µas in the metric of the data step, the width also
-# of the prior image of RML). All methods in this chapter know it.
+# From closure quantities alone the loop ends in local minima that do not fit, which depend on the starting image.
+# Amplitudes help, despite their gain errors, but ghosts of the ring at the sidelobes of the beam fit as well. They are
+# removed by the assumption that the source is compact: a window of 60 µas in the metric of the data step, which is
+# also the width of RML's prior image. All methods in this chapter use it.
 
 # %%
 main = next((s for s in specs if s.method == "average" and not s.family), specs[0])
@@ -108,11 +110,11 @@ closures.round(2)
 paper.save(paper.figures.fig10_closures, images, out, method=main.method, source=sources[0].name, profile=profile)
 
 # %% [markdown]
-# ## Seeing what is not there
+# ## False rings
 #
-# Objects of other families, drawn after EHTC 2019 Paper IV, reconstructed with the same settings. A ring is a ridge
-# that stands out from a darker centre over most directions (`metrics.rings` states the thresholds). The dashed line
-# is how often the truth itself passes as one. `psnr` is after the best shift.
+# Objects of other families (after EHTC 2019 Paper IV), reconstructed with the same settings. An image shows a ring if
+# a ridge stands out from a darker centre in most directions (thresholds in `metrics.rings`). The dashed line is the
+# share of true images that show one. `psnr` is after the best shift.
 
 # %%
 families = m87.family_table(specs)
@@ -139,17 +141,17 @@ speed.round(1)
 # In the paper's run, strategies fitted to 16 uncalibrated black holes, with one setting of the loop, 100 objects of
 # each kind:
 #
-# - No fused prior comes near the torus alone on simulated black holes. Next is the plain average, which is fitted to
-#   nothing and 0.4 dB above every other single prior. Behind it are C (0.7 dB) and A (1.2); affine weights,
-#   static or in closed form, lose 2.4 to 2.5 dB, and B, whose adapters change what the priors give, 3.5
-#   (`tab10_families`). With so few labels, on data as nonlinear as these, what is fitted does worse than what is not.
-#   On M87 itself the closed form and B fit the data worst of all, and their pictures are not to be believed.
-# - On objects of other families, which no fit has seen, it fails: rings, crescents and discs come out about ten
-#   decibels and more below the average under affine weights and under B, and no longer fit the data. A and C lose
+# - On simulated black holes no fused prior is as good as the torus alone. Next is the average, which needs no fit and
+#   is 0.4 dB above every other single prior. Behind it are C (0.7 dB) and A (1.2); affine weights, static or in closed
+#   form, lose 2.4 to 2.5 dB, and B, with its output adapters, 3.5 (`tab10_families`). With so few labels, on data as
+#   nonlinear as these, fitted rules do worse than the average. On M87 itself the closed form and B fit the data worst
+#   of all, and their images are not credible.
+# - On objects of other families, which no fit has seen, fitted rules fail: rings, crescents and discs come out about
+#   ten decibels and more below the average under affine weights and under B, and no longer fit the data. A and C lose
 #   two to ten.
 # - The average, A and C see no more rings in discs, pairs and Gaussians than the torus, the best of their priors, or
 #   one in fifty. The closed form sees one in an eighth of the pairs; B in up to a third of all that has none.
-# - What is fitted to one family should not be believed on another; the average can be. The torus alone, best on black
+# - A rule fitted to one family should not be trusted on another; the average can be. The torus alone, best on black
 #   holes, turns a quarter of the discs into rings.
 
 # %% [markdown]

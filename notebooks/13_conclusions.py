@@ -79,7 +79,8 @@ gap.round(2)
 # %% [markdown]
 # ## The essay's table 1, measured
 #
-# The essay compares its three strategies in words. The same traits, as measured, at image resolution as it has them.
+# The essay compares its three strategies in words. Here the same properties are measured, with one weight per image, as
+# in the essay.
 
 # %%
 if claims.whole(profile, sky):
@@ -90,9 +91,11 @@ if claims.whole(profile, sky):
 # %% [markdown]
 # ## What holds
 #
-# Each claim of the two essays as differences of PSNR that it says are positive. A claim *holds* where all of its
-# comparisons are above zero, with their 95 % intervals and after Holm's correction over all comparisons (Wilcoxon's
-# signed-rank test over images); it *holds* for some cases where these are; it *does not hold* where none is.
+# Each claim of the two essays is stated as differences of PSNR that it says are positive. A difference counts if it is
+# significant (95 % bootstrap interval, and p < 0.05 of Wilcoxon's signed-rank test over images after Holm's correction
+# over all comparisons) and at least 0.1 dB. A claim *holds* if all of its differences count, or *holds* in the cases
+# that are named; it is *negligible* if all of its differences are surely smaller than 0.1 dB; *the reverse holds* if
+# all differences count with the other sign; otherwise it *does not hold*.
 
 # %%
 compared = claims.claim_table(profile, found, sky)

@@ -344,12 +344,12 @@ SAID: dict[str, list[tuple]] = {
     ],
     "10_m87": [
         (
-            "and {0.4} dB above every other single prior",
+            "is {0.4} dB above every other single prior",
             [uncalibrated("average"), lambda: max(values(uncalibrated(f"single:{name}"))[0] for name in BANKS["far"])],
         ),
         (
             "Behind it are C ({0.7} dB) and A ({1.2}); affine weights, static or in closed form, lose "
-            "{2.4 to 2.5} dB, and B, whose adapters change what the priors give, {3.5}",
+            "{2.4 to 2.5} dB, and B, with its output adapters, {3.5}",
             *([uncalibrated("average"), uncalibrated(method)] for method in ("c:image", "a:image")),
             [
                 uncalibrated("average"),
