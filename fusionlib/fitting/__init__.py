@@ -8,7 +8,7 @@ from fusionlib.fitting.heldout import PerImage, held_out_weights
 from fusionlib.fitting.lora import fit_lora
 from fusionlib.fitting.losses import Objective, collapse
 from fusionlib.fitting.meta import MetaConfig, fit_meta
-from fusionlib.fitting.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, starts
+from fusionlib.fitting.supervised import EndToEnd, fit_denoiser, fit_end_to_end, from_nothing, out_of_fold, starts
 from fusionlib.fitting.trajectory import Data, Policy, Stage, along_trajectory
 from fusionlib.fitting.unroll import fit_unrolled
 
@@ -39,5 +39,6 @@ __all__ = [
     "fit_unrolled",
     "from_nothing",
     "held_out_weights",
+    "out_of_fold",
     "starts",
 ]

@@ -36,7 +36,7 @@ def _static(stages: list[Stage], solve: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def fit_closed_form(
-    bank: PriorBank,
+    bank: PriorBank | Sequence[PriorBank],
     data: Data,
     sigmas: Sequence[float],
     lam: float,
@@ -55,21 +55,22 @@ def fit_closed_form(
     `cell` pixels share a weight (`closed_form.Cell`). The ridge of each iteration is the one of `ridges` that
     predicts held-out labels best, in `folds` parts. With a `price`, in dB of that prediction's error per unit of the
     priors' `cost` (N,), an iteration goes without the priors that are not worth theirs:
-    `kept` (K, N) tells. `policy` as in `along_trajectory`.
+    `kept` (K, N) tells. `policy`, and one bank for each entry of the data, as in `along_trajectory`.
     """
     fitted: dict[str, list[Tensor]] = {name: [] for name in ("theta", "static_weights", "whitening", "ridge", "kept")}
-    if price and len(cost) != len(bank):
-        raise ValueError(f"fit_closed_form: cost needs {len(bank)} numbers, one per prior, got {len(cost)}")
+    n = len(bank if isinstance(bank, PriorBank) else bank[0])
+    if price and len(cost) != n:
+        raise ValueError(f"fit_closed_form: cost needs {n} numbers, one per prior, got {len(cost)}")
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
         count = min(folds, sum(len(s.truth) for s in stages))
-        kept = torch.ones(len(bank), dtype=torch.bool)
+        kept = torch.ones(n, dtype=torch.bool)
         if price and count > 1:  # of one image there is nothing to predict
             kept = _worth_calling(stages, features, ridges, count, cell, price, cost)
             there = kept.nonzero()[:, 0].to(stages[0].x.device)
             stages = [replace(s, outputs=s.outputs[there]) for s in stages]
         some = solve_stage(stages, features, ridges, count, cell)
-        theta, static = some.theta.new_zeros(len(bank), some.theta.shape[1]), some.static_weights.new_zeros(len(bank))
+        theta, static = some.theta.new_zeros(n, some.theta.shape[1]), some.static_weights.new_zeros(n)
         theta[kept], static[kept] = some.theta, some.static_weights
         values = (theta, static, some.whitening, some.ridge, kept)
         result = dict(zip(fitted, values, strict=True))

@@ -2,8 +2,9 @@
 nothing or from a prior, to be plugged in."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from zlib import crc32
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +70,32 @@ def fit_end_to_end(
 
     descend([(list(net.parameters()), rate)], loss, steps, decay=decay, beta2=0.99, warm=50)
     return net.eval()
+
+
+def out_of_fold(
+    data: Sequence[tuple[Any, Tensor, Any]],
+    fit: Callable[[Sequence[tuple[Any, Tensor, Any]]], nn.Module],
+    folds: int = 2,
+) -> list[Tensor]:
+    """What networks from the data to the image make of labelled images that they were not fitted to, (n, 1, H, W) for
+    each entry of the data.
+
+    An image belongs to one fold, by what it shows, in whatever entry it stands: the network of a fold is `fit` to the
+    images of the others. Raises ValueError where a fold would leave nothing to fit to.
+    """
+    of = [torch.tensor([crc32(x.cpu().numpy().tobytes()) % folds for x in truth]) for _, truth, _ in data]
+    images = [torch.empty_like(truth) for _, truth, _ in data]
+    for fold in range(folds):
+        kept = [(physics, truth[f != fold], y[f != fold]) for (physics, truth, y), f in zip(data, of, strict=True)]
+        kept = [part for part in kept if len(part[1])]
+        if not kept:
+            raise ValueError(f"out_of_fold: all images are in fold {fold} of {folds}; more images are needed")
+        net = fit(kept)
+        with torch.no_grad():
+            for (physics, _, y), f, image in zip(data, of, images, strict=True):
+                if bool((f == fold).any()):
+                    image[f == fold] = net(starts(physics, y[f == fold]))
+    return images
 
 
 def _unit_peak(truth: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ Fit = Callable[[list[Stage]], Callable[[Stage], Tensor]]  # learns from the stag
 
 
 def along_trajectory(
-    bank: PriorBank,
+    bank: PriorBank | Sequence[PriorBank],
     data: Data,
     sigmas: Sequence[float],
     lam: float,
@@ -48,18 +48,21 @@ def along_trajectory(
     """Run `pnp.hqs` on labelled images, with `fit` at every iteration saying how the outputs are fused from then on.
 
     `policy` says which images it is fitted on: those that its `own` iterations lead to, those of the `average` of the
-    priors, or the truth in `white` noise. Only the first are what it will see.
+    priors, or the truth in `white` noise. Only the first are what it will see. Instead of one bank there may be one for
+    each entry of the data, called with all of its images at once: for priors that are made for some data alone.
     """
     if policy not in get_args(Policy):
         raise ValueError(f"policy must be one of {get_args(Policy)}, got {policy!r}")
     rng, together = torch.Generator().manual_seed(0), _Together(data)
+    banks = [bank] * len(data) if isinstance(bank, PriorBank) else bank
+    batch = batch if isinstance(bank, PriorBank) else max(len(truth) for _, truth, _ in data)
 
     def denoise(x: Tensor, sigma: float, step: DataStep) -> Tensor:
         stages = []
-        for own, (physics, truth, y) in zip(together.split(x), data, strict=True):
+        for mine, own, (physics, truth, y) in zip(banks, together.split(x), data, strict=True):
             if policy == "white":
                 own = truth + sigma * torch.randn(truth.shape, generator=rng).to(truth)
-            outputs = torch.cat([bank(part, sigma) for part in own.split(batch)], 1)
+            outputs = torch.cat([mine(part, sigma) for part in own.split(batch)], 1)
             stages.append(Stage(truth, own, outputs, pnp.data_step(physics, y, lam / sigma**2), sigma))
         fuse = fit(stages)
         return torch.cat([stage.outputs.mean(0) if policy == "average" else fuse(stage) for stage in stages])

@@ -1,7 +1,7 @@
 """Who weighs what: fixed, learned and closed-form gates, output adapters, oracles."""
 
 from fusionlib.gates.adapters import Residual
-from fusionlib.gates.closed_form import ALL, Cell, ClosedForm
+from fusionlib.gates.closed_form import ALL, Cell, ClosedForm, doubt
 from fusionlib.gates.gate import Consensus, DataStep, PerNoiseLevel, Static, average, given, nearest
 from fusionlib.gates.oracles import NoiseLevels, Oracle, affine_weights, error_correlation, simplex_weights
 from fusionlib.gates.routing import (
@@ -45,6 +45,7 @@ __all__ = [
     "average",
     "cosine_router",
     "dense",
+    "doubt",
     "error_correlation",
     "expert_choice",
     "given",

@@ -55,6 +55,19 @@ def structure(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tens
     return torch.cat(maps, 1)
 
 
+def doubt(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """What the data step would change in the last output, over sigma: the local mean of its size, and that of the whole
+    image; and how far this output is from the mean of the others. For a bank whose last prior may be wrong."""
+    away = (outputs[-1] - outputs[:-1].mean(0)).abs()
+    sizes = [
+        smooth(change.abs(), 1.5),
+        change.square().mean((2, 3), keepdim=True).sqrt().expand_as(x),
+        smooth(away, 1.5),
+    ]
+    return torch.cat(sizes, 1).div(sigma).clamp(max=SPREAD)
+
+
+doubt.of = -1  # type: ignore[attr-defined]  # whose change it is given, instead of the mean output's
 ALL: tuple[Features, ...] = (constant, context, spread, brightness, structure)
 
 
@@ -170,9 +183,14 @@ def maps(
 ) -> Tensor:
     """The features (B, F, h, w) of images x (B, 1, H, W), outputs (N, B, 1, H, W), sigma (B,): means over each `cell`
     pixels square, or over the image; for several cells all of them, on the grid of the last and finest."""
-    m = outputs.mean(0)
-    change = data_step(m) - m if data_step is not None else torch.zeros_like(m)
-    phi = torch.cat([f(x, outputs, change, sigma.view(-1, 1, 1, 1)) for f in features], 1)
+
+    def change(of: int | None) -> Tensor:
+        m = outputs.mean(0) if of is None else outputs[of]
+        return data_step(m) - m if data_step is not None else torch.zeros_like(m)
+
+    changes = {of: change(of) for of in dict.fromkeys(getattr(f, "of", None) for f in features)}
+    s = sigma.view(-1, 1, 1, 1)
+    phi = torch.cat([f(x, outputs, changes[getattr(f, "of", None)], s) for f in features], 1)
     if isinstance(cell, tuple):
         scales = [_pooled(phi, c) for c in cell]
         return torch.cat([F.interpolate(p, scales[-1].shape[2:], mode="bilinear") for p in scales], 1)

@@ -6,9 +6,11 @@ from fusionlib.interferometer.observations import (
     COVERAGE,
     RELEASED,
     compact_flux,
+    eht2017_april10_table,
     eht2017_table,
     read_observation,
     released_data,
+    turned_table,
 )
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "Interferometer",
     "Uncalibrated",
     "compact_flux",
+    "eht2017_april10_table",
     "eht2017_table",
     "read_observation",
     "released_data",
+    "turned_table",
 ]

@@ -31,11 +31,12 @@ COVERAGE = {
 }
 
 
-def eht2017_table() -> pd.DataFrame:
+def eht2017_table(declination: float = DEC_DEG) -> pd.DataFrame:
     """All 216 baselines of the packaged schedule: scan, t1, t2, u, v [wavelengths], sigma [Jy], ut [h], seconds.
 
     u, v from station positions, J2000 direction and IAU 1982 sidereal time; sigma for Stokes I from
-    SEFDs S: sqrt(S1 S2 / (2 bandwidth seconds)) / 0.88 / sqrt 2.
+    SEFDs S: sqrt(S1 S2 / (2 bandwidth seconds)) / 0.88 / sqrt 2. For a source at another `declination` [deg], of the
+    same right ascension, baselines are left out one of whose stations has it below 10 degrees.
     """
     sites = pd.read_csv(DATA / "eht2017_sites.csv").set_index("site")
     windows = pd.read_csv(DATA / "eht2017_april11_scans.csv")
@@ -48,9 +49,16 @@ def eht2017_table() -> pd.DataFrame:
     t = (MJD - 51544.5) / 36525
     gmst = math.radians((24110.54841 + 8640184.812866 * t + 0.093104 * t**2 - 6.2e-6 * t**3) % 86400 / 240)
     hour = gmst + 1.00273790935 * np.radians(ut.to_numpy() * 15) - math.radians(RA_HOURS * 15)
-    dec = math.radians(DEC_DEG)
+    dec = math.radians(declination)
     sefd = sites.sefd.loc[pairs.site1].to_numpy() * sites.sefd.loc[pairs.site2].to_numpy()
-    return pd.DataFrame(
+    source = np.stack(
+        [math.cos(dec) * np.cos(hour), -math.cos(dec) * np.sin(hour), np.full_like(hour, math.sin(dec))], 1
+    )
+    up = np.ones(len(pairs), bool)
+    for site in (pairs.site1, pairs.site2) if declination != DEC_DEG else ():
+        zenith = xyz.loc[site].to_numpy()
+        up &= (zenith * source).sum(1) > math.sin(math.radians(10)) * np.linalg.norm(zenith, axis=1)
+    table = pd.DataFrame(
         {
             "scan": pairs.scan,
             "t1": pairs.site1,
@@ -62,6 +70,19 @@ def eht2017_table() -> pd.DataFrame:
             "seconds": stop - start,
         }
     )
+    return table[up].reset_index(drop=True)
+
+
+def eht2017_april10_table() -> pd.DataFrame:
+    """The 91 scan-averaged baselines of M87 on 10 April 2017, low band, with the noise of the release (EHTC
+    2019-D01-01, public domain): 7 scans; columns as `eht2017_table`."""
+    return pd.read_csv(DATA / "eht2017_april10.csv")
+
+
+def turned_table(table: pd.DataFrame, degrees: float) -> pd.DataFrame:
+    """The same array turned on the sky, from north to east."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return table.assign(u=c * table.u + s * table.v, v=c * table.v - s * table.u)
 
 
 def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:

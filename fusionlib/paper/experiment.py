@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from fusionlib import files, metrics, sky
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer, Uncalibrated, read_observation
 from fusionlib.metrics import rings
-from fusionlib.paper import methods
+from fusionlib.paper import conditions, methods
 from fusionlib.paper.methods import NOT_TRAINED
 from fusionlib.paper.methods.method import Array, Data, Fitted, Method, OracleMethod, Settings, with_truth
 from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
 from fusionlib.priors import zoo
-from fusionlib.sky import FAMILIES, geometric
 
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
 CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
@@ -39,7 +38,9 @@ class Spec:
 
     `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
     `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is `calibrated` or
-    `uncalibrated` (closures, amplitudes with gain errors, flux). `sky` is a folder of images instead of the simulator,
+    `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of `conditions` that
+    the test images are seen with; `fit` is "" for labels as the packaged array sees them, or `mixed`: through arrays
+    drawn anew, and with simulated objects beside them. `sky` is a folder of images instead of the simulator,
     `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning
     alone.
     """
@@ -57,6 +58,8 @@ class Spec:
     family: str = ""
     sky: str = ""
     observation: str = ""
+    array: str = ""
+    fit: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coverage", float(self.coverage))  # 1 and 1.0 are one name
@@ -69,8 +72,14 @@ class Spec:
             raise ValueError(f"Spec: regime must be one of {sorted(CHI2)}, got {self.regime!r}")
         if self.coverage not in COVERAGE:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
-        if self.family and self.family not in FAMILIES:
-            raise ValueError(f"Spec: family must be one of {sorted(FAMILIES)}, got {self.family!r}")
+        if self.family and self.family not in conditions.OBJECTS:
+            raise ValueError(f"Spec: family must be one of {sorted(conditions.OBJECTS)}, got {self.family!r}")
+        if self.array and (self.array not in conditions.ARRAYS or self.coverage != 1.0):
+            raise ValueError(
+                f"Spec: array must be one of {sorted(conditions.ARRAYS)} at coverage 1, got {self.array!r}"
+            )
+        if self.fit not in ("", "mixed") or (self.fit and self.regime != "calibrated"):
+            raise ValueError(f"Spec: fit must be empty or mixed, on calibrated data, got {self.fit!r}")
         if {name for name, _ in self.grid} != wanted:
             raise ValueError(f"Spec: the grid of {self.method} needs values of {sorted(wanted)}, got {self.grid}")
         if self.observation and self.coverage != 1.0:
@@ -138,8 +147,8 @@ def device() -> torch.device:
 
 def arrays(spec: Spec) -> list[Array]:
     """The instruments of a coverage: one, or three lists of scans whose scores are averaged."""
-    if spec.observation:
-        table = read_observation(spec.observation)
+    if spec.observation or spec.array:
+        table = read_observation(spec.observation) if spec.observation else conditions.ARRAYS[spec.array].table()
         instruments = [Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW)]
     else:
         instruments = [
@@ -169,11 +178,14 @@ def prior_of(spec: Spec) -> tuple[nn.Module, Settings]:
 def observed(spec: Spec, split: str, n: int, draw: int, array: Array, index: slice = slice(None)) -> tuple[Tensor, Any]:
     """Truth (n, 1, 64, 64) and data of a split, as `array` measures them; noise from (split, seed, draw, image)."""
     seed = sky.SEEDS[split]
-    if spec.family and split == spec.split:
-        images = geometric(spec.family, n, seed)
+    there = split == spec.split
+    if spec.family and there:
+        images = conditions.objects(spec.family, n, seed)
     else:
         images = sky.split(split, n, seed=spec.seed, source=spec.sky)
-    y = array.observe(images.fine.to(device()), seed * 10_000 + spec.seed * 10 + draw)
+    gains = conditions.station_gains(spec.array) if there else {}
+    options: dict[str, Any] = {"gains": gains} if gains else {}
+    y = array.observe(images.fine.to(device()), seed * 10_000 + spec.seed * 10 + draw, **options)
     return images.image.to(device())[index], y[index]
 
 
@@ -195,12 +207,7 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
     setting in the grid there is nothing to judge, and its PSNR is NaN. Image k is observed with scan list k mod 3 where
     a coverage has three.
     """
-    method, lists = method_of(spec), arrays(spec)
-    data: list[tuple[Array, Tensor, Any]] = []
-    for draw, array in enumerate(lists):
-        x, y = observed(spec, "train", spec.n_train, draw, array, slice(draw, None, len(lists)))
-        if len(x):
-            data.append((array, x, y))
+    method, data = method_of(spec), labelled(spec)
     candidates, psnr = settings_grid(spec), np.array([np.nan])
     rounds = (4, 1) if len(candidates) > 1 else (1,) if method.fit is None else ()
     for share in rounds:
@@ -211,6 +218,31 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
     best = int(psnr.argmax())
     fitted = method.fit(candidates[best], data) if method.fit else {}
     return candidates[best], float(psnr[best]), fitted
+
+
+def labelled(spec: Spec) -> list[tuple[Array, Tensor, Any]]:
+    """The labelled images of an experiment with their data, by instrument; of a `mixed` fit also, as `conditions` draws
+    them, every label once more through one of several other arrays, and simulated objects through all of these."""
+    lists = arrays(spec)
+    data: list[tuple[Array, Tensor, Any]] = []
+    for draw, array in enumerate(lists):
+        x, y = observed(spec, "train", spec.n_train, draw, array, slice(draw, None, len(lists)))
+        if len(x):
+            data.append((array, x, y))
+    if spec.fit == "mixed":
+        labels = sky.split("train", spec.n_train, seed=spec.seed, source=spec.sky)
+        free = max(2, round(conditions.FREE * spec.n_train))
+        skies = [conditions.objects(name, free, sky.SEEDS["train"] + spec.seed) for name in conditions.SIMULATED]
+        for k in range(conditions.DRAWN):
+            table = conditions.drawn_table(spec.seed, k)
+            array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
+            part = slice(k, None, conditions.DRAWN)
+            image, fine = (
+                torch.cat([getattr(s, name)[part] for s in (labels, *skies)]).to(device()) for name in ("image", "fine")
+            )
+            if len(image):
+                data.append((array, image, array.observe(fine, 8_000_000 + 100 * spec.seed + k)))
+    return data
 
 
 def _judge(spec: Spec, method: Method | OracleMethod, settings: Settings, data: Data) -> float:
@@ -240,7 +272,7 @@ def _judge(spec: Spec, method: Method | OracleMethod, settings: Settings, data: 
 
 def tuning(spec: Spec) -> Spec:
     """The part of an experiment that does not depend on the test images."""
-    return replace(spec, n_test=0, split="train", family="")
+    return replace(spec, n_test=0, split="train", family="", array="")
 
 
 def tuned(spec: Spec) -> tuple[Settings, float, Fitted]:

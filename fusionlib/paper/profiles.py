@@ -41,6 +41,7 @@ GRID = {
     "learned": ONE,
     # steps of training; tab07_training has others: the U-Net and the denoiser would gain from more with many labels
     "unet": (("steps", (4000.0,)),),
+    "network": (*ONE, ("steps", (4000.0,))),
     "denoiser": (*ONE, ("steps", (9600.0,))),
     "finetuned": (*ONE, ("steps", (200.0,))),
     "fitted_closures": (("sigma_max", (0.15,)), ("sigma_min", (0.01,)), ("lam", (0.3,))),
@@ -62,6 +63,7 @@ PROFILES = {
             "fitted": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "unet": (("steps", (4.0,)),),
+            "network": (*ONE, ("steps", (4.0,))),
             "denoiser": (*ONE, ("steps", (4.0,))),
             "finetuned": (*ONE, ("steps", (4.0,))),
             "fitted_closures": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
@@ -87,7 +89,7 @@ PROFILES = {
         {
             **dict.fromkeys(("hqs", "fitted", "learned"), GRID["learned"]),
             "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (30.0,))),
-            **{name: GRID[name] for name in ("unet", "denoiser", "finetuned")},
+            **{name: GRID[name] for name in ("unet", "network", "denoiser", "finetuned")},
         },
         (0, 0, 0),
         200,

@@ -3,7 +3,7 @@
 from fusionlib.priors.classical import Identity, TotalVariation
 from fusionlib.priors.networks import NETWORKS, WEIGHTS, Body, Denoiser, Score, trained
 from fusionlib.priors.prior import Prior, PriorBank, call, check, evaluating, guard, in_patches, patch_share, sigma_map
-from fusionlib.priors.wrappers import VE, VP, Bfloat16, Function, Restoration
+from fusionlib.priors.wrappers import VE, VP, Bfloat16, Fixed, Function, Restoration
 from fusionlib.priors.zoo import BANKS, CARDS, PRIORS, available, bank, card, load
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Bfloat16",
     "Body",
     "Denoiser",
+    "Fixed",
     "Function",
     "Identity",
     "Prior",

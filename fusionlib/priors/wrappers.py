@@ -111,3 +111,22 @@ class Restoration(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return self.network(F.avg_pool2d(x, 2), sigma_map(sigma, x).flatten() / 2)
+
+
+class Fixed(nn.Module):
+    """A prior that ignores its input: images (B, 1, H, W) that something else made of the same data, for those B alone.
+
+    So a network from the data to the image can be one expert of a bank. Raises ValueError for another batch.
+    """
+
+    img_channels, img_resolution = 1, None
+    image: Tensor
+
+    def __init__(self, image: Tensor):
+        super().__init__()
+        self.register_buffer("image", image, persistent=False)
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        if x.shape != self.image.shape:
+            raise ValueError(f"Fixed: made for images {tuple(self.image.shape)}, asked for {tuple(x.shape)}")
+        return self.image

@@ -2,25 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fusionlib import metrics
 from fusionlib.fitting import (
     CsNet,
+    EndToEnd,
     ExpertChoice,
     Policy,
     fit_closed_form,
     fit_csnet,
+    fit_end_to_end,
     fit_expert_choice,
     fit_static,
     fit_unrolled,
+    out_of_fold,
+    starts,
 )
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import ALL, Cell, ClosedForm, NoiseLevels, PerNoiseLevel, Static
-from fusionlib.paper.methods.method import Data, Fitted, Method, Settings, always, cell, patches, plugged, sigmas_of
-from fusionlib.priors import PriorBank, zoo
+from fusionlib.gates import ALL, Cell, ClosedForm, NoiseLevels, PerNoiseLevel, Static, doubt
+from fusionlib.paper.methods.method import (
+    Array,
+    Data,
+    Fitted,
+    Method,
+    Settings,
+    always,
+    cell,
+    patches,
+    plugged,
+    sigmas_of,
+)
+from fusionlib.pnp import Reconstruction, hqs
+from fusionlib.priors import Fixed, PriorBank, zoo
 
 LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of one prior, in units of the loop's noise level
 
@@ -188,3 +205,48 @@ def union(argument: str, priors: tuple[str, ...], steps: int, device: torch.devi
         return PriorBank({name: zoo.load(name) for name in priors} | levels)
 
     return replace(control(closed(), bank_of, argument, priors, steps, device), kind="fused")
+
+
+FOLDS = 2  # of the labels, for networks that are experts
+
+
+def network_of(s: Settings) -> Callable[[Data], EndToEnd]:
+    return lambda data: fit_end_to_end(data, steps=int(s["steps"]))
+
+
+def with_network(
+    bank: PriorBank, net: nn.Module, array: Array, y: Any, image: Tensor | None = None
+) -> tuple[PriorBank, Tensor]:
+    """A bank with the image of a network as one more prior, the last; and that image."""
+    if image is None:
+        with torch.inference_mode():
+            image = net(starts(array, y))
+    members = dict(zip(bank.names, bank.priors, strict=True))
+    return PriorBank({**members, "network": Fixed(image)}), image
+
+
+def with_network_expert(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """The closed form over the bank and, as one more prior, the image of a network trained on the same labels.
+
+    The gate is fitted on images of networks that did not see them; the network used later has seen all labels. It sees
+    what the data say against that image.
+    """
+    bank, features = zoo.bank(priors).to(device), (*ALL, doubt)
+
+    def fit(s: Settings, data: Data) -> Fitted:
+        train = network_of(s)
+        blind = out_of_fold(data, train, FOLDS)
+        banks = [with_network(bank, bank, array, y, image)[0] for (array, _, y), image in zip(data, blind, strict=True)]
+        gate = fit_closed_form(banks, data, sigmas_of(s, steps), s["lam"], features=features)
+        return gate | {f"net.{name}": v.half() for name, v in train(data).state_dict().items()}
+
+    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
+        net = EndToEnd().to(device)
+        net.load_state_dict({k.removeprefix("net."): v.float() for k, v in fitted.items() if k.startswith("net.")})
+        experts, _ = with_network(bank, net, array, y)
+        levels = torch.tensor(sigmas_of(s, steps))
+        parts = (fitted["theta"], fitted["static_weights"], fitted["whitening"])
+        prior = FusedPrior(experts, ClosedForm(levels, *parts, features)).to(device)
+        return hqs(y, array, prior, sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
+
+    return Method(run, "fused", len(bank), fit)

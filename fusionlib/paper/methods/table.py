@@ -233,6 +233,15 @@ METHODS: dict[str, Entry] = {
     "closed_union": _solved(
         closed_form.union, "closed form, bank + levels (ours)", "#49006A", short="bank + levels", priors="two"
     ),
+    "closed_network": _solved(
+        closed_form.with_network_expert,
+        "closed form, bank + network (ours)",
+        "#3F007D",
+        short="bank + network",
+        grid="network",
+        seconds=3600.0,
+        settings=_TRAINED,
+    ),
     "a": _learned(partial(gradient.learned, gradient.strategy_a), "A, {}", "#1F78B4"),
     "b": _learned(partial(gradient.learned, gradient.strategy_b), "B, {}", "#33A02C"),
     "c": _learned(partial(gradient.learned, gradient.strategy_c, objective=variants.PEERS), "C, {}", "#FF7F00"),

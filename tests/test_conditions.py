@@ -1,0 +1,146 @@
+"""What fits may see, and what tests show."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fusionlib import Interferometer, black_holes, gates, hqs, schedule, sky
+from fusionlib.fitting import fit_closed_form, out_of_fold
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import closed_form as cf
+from fusionlib.interferometer import eht2017_april10_table, eht2017_table, turned_table
+from fusionlib.paper import Spec, conditions, experiment
+from fusionlib.priors import Fixed, PriorBank, check, zoo
+
+ONE = (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,)))
+MIXED = Spec("closed_form", ("identity", "tv"), 1.0, 10, 0, "train", steps=2, grid=ONE, fit="mixed")
+
+
+def test_a_turned_array_sees_the_turned_sky():
+    x = torch.zeros(1, 1, 64, 64)
+    x[0, 0, 20, 40] = 1  # 90 degrees from north to east: what was west is north
+    plain, turned = (Interferometer.from_table(turned_table(eht2017_table(), a)) for a in (0.0, 90.0))
+    assert torch.allclose(turned(torch.rot90(x, 1, (2, 3))), plain(x), atol=2e-2 * float(plain(x).abs().max()))
+
+
+def test_packaged_arrays_are_what_they_say():
+    april, low = eht2017_april10_table(), eht2017_table(-29.0)
+    assert (len(april), april.scan.nunique()) == (91, 7)
+    assert 100 < len(low) < 216 and len(eht2017_table()) == 216
+    assert not {"PV"} & set(low[low.scan == low.scan.max()].t1)  # Spain has set
+    for name in conditions.ARRAYS:
+        spec = Spec("average", ("identity", "tv"), 1.0, 2, 2, "dev", array=name)
+        (array,) = experiment.arrays(spec)
+        truth, y = experiment.observed(spec, "dev", 2, 0, array)
+        chi2 = float(array.chi2(truth, y).mean())
+        assert (chi2 > 1.8) == (name == "gains 5 %"), (name, chi2)  # the sky at the model's own resolution
+
+
+def test_the_mixture_is_drawn_from_its_ranges_and_from_a_seed_alone():
+    home, tables = eht2017_table(), [conditions.drawn_table(0, k) for k in range(conditions.DRAWN)]
+    for k, table in enumerate(tables):
+        again = conditions.drawn_table(0, k)
+        assert table.equals(again) and not table.equals(conditions.drawn_table(1, k))
+        same = home.merge(table, on=["scan", "t1", "t2"])
+        turn = np.angle((same.u_x + 1j * same.v_x) * np.conj(same.u_y + 1j * same.v_y), deg=True)
+        assert np.ptp(turn) < 1e-6 and abs(turn[0]) <= conditions.TURN < 40
+        noise = same.sigma_y / same.sigma_x
+        assert np.ptp(noise) < 1e-9 and 1 <= noise[0] <= conditions.NOISE
+        assert conditions.SHARE * 22 - 1 <= table.scan.nunique() <= 22
+    assert len({table.scan.nunique() for table in tables}) > 2
+
+
+def test_no_object_that_is_held_out_enters_any_fit():
+    assert not set(conditions.HELD_OUT) & set(conditions.SIMULATED)
+    assert set(conditions.HELD_OUT) | set(conditions.SIMULATED) == set(conditions.OBJECTS)
+    data = experiment.labelled(MIXED)
+    labels = sky.split("train", 10).image
+    free = [conditions.objects(name, 2, sky.SEEDS["train"]).image for name in conditions.SIMULATED]
+    allowed = {x.numpy().tobytes() for x in torch.cat([labels, *free])}
+    shown = [x.cpu().numpy().tobytes() for _, truth, _ in data for x in truth]
+    assert set(shown) == allowed
+    assert all(shown.count(x.numpy().tobytes()) == 2 for x in labels)  # at home, and through one other array
+    tested = {
+        x.numpy().tobytes()
+        for name in conditions.SIMULATED
+        for x in conditions.objects(name, 4, sky.SEEDS["test"]).image
+    }
+    assert not tested & set(shown)
+
+
+def test_conditions_name_records_and_tuning_knows_none_of_the_test():
+    plain = replace(MIXED, fit="", n_test=4, split="dev")
+    assert len({s.key for s in (plain, replace(plain, array="10 April"), replace(plain, fit="mixed"))}) == 3
+    assert experiment.tuning(replace(plain, array="10 April", family="torus")) == experiment.tuning(plain)
+    for wrong in ({"array": "moon"}, {"array": "10 April", "coverage": 0.3}, {"fit": "away"}, {"family": "moon"}):
+        with pytest.raises(ValueError, match="Spec: "):
+            replace(plain, **wrong)
+
+
+class Marked(nn.Module):
+    """A network that answers with the number of its training set."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+    def forward(self, starts):
+        return torch.full_like(starts[:, :1], float(self.number))
+
+
+def test_no_labels_own_network_judges_it():
+    home, other = Interferometer.eht2017(0.1, window=60), Interferometer.eht2017(0.3, window=60)
+    scene, seen = black_holes(9, 5), []
+    data = [
+        (home, scene.image, home.observe(scene.fine, 0)),
+        (other, scene.image[::2], other.observe(scene.fine[::2], 1)),
+    ]
+
+    def fit(part):
+        seen.append({x.numpy().tobytes() for _, truth, _ in part for x in truth})
+        return Marked(len(seen) - 1)
+
+    for folds in (2, 3):
+        seen.clear()
+        images = out_of_fold(data, fit, folds)
+        assert [len(i) for i in images] == [9, 5] and len(seen) == folds
+        for (_, truth, _), made in zip(data, images, strict=True):
+            for x, image in zip(truth, made, strict=True):
+                assert x.numpy().tobytes() not in seen[int(image.max())]
+    with pytest.raises(ValueError, match="more images are needed"):
+        out_of_fold([(home, scene.image[:1], data[0][2][:1])], fit)
+
+
+def test_a_network_is_a_prior_like_any_other():
+    image = torch.rand(1, 1, 64, 64)
+    fixed = Fixed(image)
+    check(fixed, torch.rand(1, 1, 64, 64), 0.1)
+    bank = PriorBank({"identity": zoo.load("identity"), "network": fixed})
+    x = torch.rand(1, 1, 64, 64)
+    assert torch.allclose(FusedPrior(bank, gates.average(2))(x, 0.1), (x + image) / 2)
+    with pytest.raises(ValueError, match="Fixed: made for images"):
+        bank(torch.rand(2, 1, 64, 64), 0.1)
+
+
+def test_a_gate_leaves_an_expert_that_the_data_contradict():
+    """The truth as an expert at some labels, another sky at others: the gate must tell which is which by the data."""
+    array, scene = Interferometer.eht2017(window=60), black_holes(16, 5)
+    y, wrong = array.observe(scene.fine, 0), black_holes(16, 99).image
+    expert = torch.where((torch.arange(16) % 2 == 0).view(-1, 1, 1, 1), scene.image, wrong)
+    plain = zoo.bank(["identity", "torus"])
+
+    def bank(images):
+        return PriorBank({"identity": plain.priors[0], "torus": plain.priors[1], "network": Fixed(images)})
+
+    sigmas, features = schedule(0.2, 0.05, 4), (*cf.ALL, cf.doubt)
+    found = fit_closed_form([bank(expert)], [(array, scene.image, y)], sigmas, 0.1, features=features)
+    parts = (found[name] for name in ("theta", "static_weights", "whitening"))
+    gate = cf.ClosedForm(torch.tensor(sigmas), *parts, features)
+    new = black_holes(8, 50)
+    told = torch.where((torch.arange(8) % 2 == 0).view(-1, 1, 1, 1), new.image, black_holes(8, 77).image)
+    result = hqs(array.observe(new.fine, 1), array, FusedPrior(bank(told), gate), sigmas=sigmas, lam=0.1)
+    trust = result.record["weights"][:, 2].mean((0, 2, 3))
+    assert trust[::2].min() > trust[1::2].max() and float(trust[::2].mean()) > float(trust[1::2].mean()) + 0.1
