@@ -40,9 +40,10 @@ test: .venv/.installed-test  ## lint, types, tests and every chapter in the smok
 	@$(BIN)/ruff check --quiet fusionlib tests notebooks
 	@$(BIN)/ruff format --quiet --check fusionlib tests notebooks
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: test test-interop test-browser  ## everything, with what is slow and rare
+	@$(BIN)/python -m pytest -m slow
 
 lines: .venv/.installed  ## lines of code, by package
 	@find fusionlib -name '*.py' | xargs wc -l | awk '{split($$2, p, "/"); n[p[2]] += $$1} END {for (k in n) print n[k], k}' | sort -n

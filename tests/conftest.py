@@ -8,6 +8,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "row(n, ...): rows of the checklist of what the two essays name, that a test checks"
     )
+    config.addinivalue_line("markers", "slow: for `make test-all`")
 
 
 def pytest_addoption(parser):

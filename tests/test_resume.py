@@ -9,6 +9,7 @@ import sys
 import time
 
 import pandas as pd
+import pytest
 from test_chapters import fresh, records, runner
 
 from fusionlib.paper import store
@@ -19,6 +20,7 @@ ALONE = (
 )
 
 
+@pytest.mark.slow
 def test_killed_twice_and_resumed_from_the_store_alone_it_ends_with_the_same_table(tmp_path, monkeypatch):
     given, chance = ("--only", "02", "-p", "priors=[identity,tv]"), random.Random(0)
     place = fresh(tmp_path / "first")
