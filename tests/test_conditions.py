@@ -110,7 +110,7 @@ def test_no_labels_own_network_judges_it():
         for (_, truth, _), made in zip(data, images, strict=True):
             for x, image in zip(truth, made, strict=True):
                 assert x.numpy().tobytes() not in seen[int(image.max())]
-    with pytest.raises(ValueError, match="more images are needed"):
+    with pytest.raises(ValueError, match="need as many different images"):
         out_of_fold([(home, scene.image[:1], data[0][2][:1])], fit)
 
 

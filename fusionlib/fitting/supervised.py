@@ -81,15 +81,17 @@ def out_of_fold(
     each entry of the data.
 
     An image belongs to one fold, by what it shows, in whatever entry it stands: the network of a fold is `fit` to the
-    images of the others. Raises ValueError where a fold would leave nothing to fit to.
+    images of the others. Raises ValueError for fewer different images than folds.
     """
-    of = [torch.tensor([crc32(x.cpu().numpy().tobytes()) % folds for x in truth]) for _, truth, _ in data]
+    shown = [[crc32(x.cpu().numpy().tobytes()) for x in truth] for _, truth, _ in data]
+    rank = {code: k for k, code in enumerate(sorted({code for codes in shown for code in codes}))}
+    if len(rank) < folds:
+        raise ValueError(f"out_of_fold: {folds} folds need as many different images, got {len(rank)}")
+    of = [torch.tensor([rank[code] % folds for code in codes]) for codes in shown]
     images = [torch.empty_like(truth) for _, truth, _ in data]
     for fold in range(folds):
         kept = [(physics, truth[f != fold], y[f != fold]) for (physics, truth, y), f in zip(data, of, strict=True)]
         kept = [part for part in kept if len(part[1])]
-        if not kept:
-            raise ValueError(f"out_of_fold: all images are in fold {fold} of {folds}; more images are needed")
         net = fit(kept)
         with torch.no_grad():
             for (physics, _, y), f, image in zip(data, of, images, strict=True):
