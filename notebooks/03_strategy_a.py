@@ -15,12 +15,14 @@
 # level. A small convolutional encoder turns them into features; a head compares the features with a learned embedding
 # of each prior (cosine routing); a softmax gives one weight per prior, for each image, patch or pixel. Top 1 and top 2
 # are the same gate, used with its one or two largest weights. MGPF (multi-gate prior fusion) has one gate for the
-# priors that were trained on no objects, one for those that were, and a third gate over the two groups.
+# priors that know no objects (identity, total variation, FFDNet, super-resolution), one for those trained on images of
+# objects (digits, faces, galaxies, torus), and a third gate over the two groups.
 #
 # Our own gates have affine weights: they sum to one and may be negative. `gradient` has a linear head, per pixel, and
 # is fitted by gradient descent. `closed_form` has weights linear in local features, fitted by ridge regression.
-# `closed_union` is the same with the prior that is best on the labels added to the bank at five other noise levels.
-# `unrolled` is the closed form after a last fit by gradients through the last iterations of the loop.
+# `closed_union` ("bank + levels") is the same with the prior that is best on the labels added to the bank at five
+# other noise levels. `unrolled` is the closed form after a last fit by gradients through the last iterations of the
+# loop.
 
 # %%
 import pandas as pd
@@ -65,8 +67,12 @@ strategies.shapes(routing.cosine_router(n, None), x, 0.1)
 # `a_meta` is strategy A as the essay describes it. The gate is meta-learned by exact second-order MAML over geometric
 # skies (rings and crescents among them) at two coverages and two noise levels, with the labelled images as one more
 # task; then its head is adapted to the labelled images by five gradient steps on the logarithm of the error. All other
-# gates see the labelled images alone. `heldout` uses no labels except to choose its settings. `lora` changes the
-# priors themselves. `denoiser`, `finetuned` and the U-Net use the same labels without fusing priors.
+# gates see the labelled images alone.
+#
+# Beside them stand `consensus` (priors that agree with the others weigh more), `mace` (consensus equilibrium of the
+# priors and the data), `csnet` (convex weights from estimated errors), `heldout` (weights by how well each prior alone
+# predicts scans held out: no labels, except to choose its settings) and `lora` (low-rank adaptation of the priors
+# themselves, under a plain router). `denoiser`, `finetuned` and the U-Net use the same labels without fusing priors.
 
 # %%
 strategy = ("a:image", "a:8", "a:pixel", "a_meta:image", "mgpf:image")
@@ -80,8 +86,8 @@ facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed fo
 paper.save(paper.figures.forest, table, out, "fig03_strategies", **facts)
 
 # %% [markdown]
-# The gap is the gain of the in-domain ceiling over the best single prior; `closed` is the share of it that a method
-# gains. Oracles are left out.
+# The gap is the gain of the in-domain ceiling over the best single prior. `closed` is a method's gain divided by this
+# gap.
 
 # %%
 gap = headroom.gap_table(table[table.coverage == 1.0]).round(3)
@@ -164,8 +170,8 @@ if wide:
 
 # %% [markdown]
 # Paired differences of the best fused method to every other one, image by image, with 95 % intervals, p values after
-# Holm and a verdict: `better` or `worse` is significant and at least 0.1 dB, `negligible` is surely less than 0.1 dB
-# or significant and smaller, all else is `undecided`. With the labels of this profile, and with those of the wide run.
+# Holm and a verdict: `better` or `worse` is significant and at least 0.1 dB; `negligible` is significant and smaller,
+# or has its whole interval within 0.1 dB of zero; all else is `undecided`. For this profile and for the wide run.
 
 # %%
 lead = pd.concat([strategies.lead_table(some, found) for some in (specs, wide)], ignore_index=True)
@@ -175,43 +181,44 @@ lead[lead.lo < 0.5].round(3)
 # %% [markdown]
 # ## What was learned
 #
-# In the paper's run (100 labels; rows of the headline 1,000 test images and three seeds, others the first 200 and
-# one):
+# In the paper's run (100 labels). Methods of the main table (chapter 13) are scored on 1,000 test images with three
+# seeds, the others on the first 200 test images with one seed.
 #
-# - Finer weights are better: per pixel above per patch above per image. Strategy A per pixel has the least loss on its
-#   worst image of all fused methods here with the torus in the bank: nowhere more than 1.3 dB below the best single
-#   prior.
+# - Finer weights are better: per pixel above per patch above per image. With the torus, strategy A per pixel has the
+#   smallest loss on its worst image (`delta_worst`) of the fused methods here: nowhere more than 1.3 dB below the best
+#   single prior.
 # - Meta-learning over geometric skies, other coverages and noise does not beat fitting to the labels alone.
-# - With the torus in the bank there is little to win by a better denoiser: the ceiling is 0.1 dB above the torus, and
-#   shares of the gap in this bank are shares of nearly nothing. The closed form wins 0.34 dB, together with levels of
-#   noise (`closed_union`) 0.45; the best prior at six levels, and the identity, under the same
-#   gate win 0.38.
-# - Without it the best single prior is the galaxy network, 1.2 dB below the ceiling. The closed form goes nine tenths
-#   of that way, `closed_union` all of it, the strongest control three quarters: here the differences between the
-#   priors are worth 0.2 to 0.3 dB.
-# - But the same labels do more without fusing frozen priors. A network from the data straight to the image, trained on
-#   them turned, moved, brighter or fainter and observed anew, is 0.8 dB above all fused rows where the torus is in the
-#   bank, and 1.1 where it is not; trained at partial coverage it is ahead of the closed form there too, by 0.7 to 1.1
-#   dB. A denoiser trained on the labels alone, for 9,600 steps, is as good as the ceiling, 0.1 dB above the torus and
-#   1.2 above the galaxy network: behind `closed_union` with the torus in the bank, level with it without. Low-rank
-#   changes inside the priors (`lora`, over a thousand times the parameters) win 0.8 there.
-# - Affine weights are bounded where they look at the image. `gradient:pixel` keeps its logits within a half; the
-#   closed form counts from static weights and draws its features back to the ellipsoid of those it was fitted on. Its
-#   worst image (`delta_worst`) is 2.6 dB below the best single prior with the torus in the bank, 1.4 dB without.
-# - With 300 labels (the wide run, development images) fusing pays more. `closed_union`, the bank and the best prior's
-#   levels together, is the best row in the loop in both banks. `tab03_lead` tells it from the best single prior,
-#   static weights, both controls and the ceiling with intervals above zero; the U-Net is 0.8 and 1.1 dB above it.
-#   Either part of it alone is worse: different priors and noise levels each add what the other lacks.
+# - With the torus in the bank a better denoiser gains little: the ceiling is 0.1 dB above the torus, so that shares of
+#   the gap in this bank mean little. The closed form gains 0.34 dB, and `closed_union` 0.45; the control that uses the
+#   best prior at six noise levels and the identity under the same gate gains 0.38.
+# - Without the torus the best single prior is the galaxy network, 1.2 dB below the ceiling. The closed form closes
+#   nine tenths of that gap, `closed_union` all of it, the strongest control three quarters: here the differences
+#   between the priors are worth 0.2 to 0.3 dB.
+# - But the same labels do more without fusing frozen priors. An end-to-end network, trained on the labels augmented by
+#   rotation, shift, rescaled brightness and newly simulated observations, is 0.8 dB above all fused methods where the
+#   torus is in the bank, and 1.1 where it is not; trained at partial coverage it is better than the closed form there
+#   too, by 0.7 to 1.1 dB. A denoiser trained on the labels alone, for 9,600 steps, is as good as the ceiling, 0.1 dB
+#   above the torus and 1.2 above the galaxy network: below `closed_union` with the torus in the bank, equal to it
+#   without. Without the torus `lora`, with over a thousand times the parameters of the closed form, gains 0.8 dB over
+#   the best single prior.
+# - The part of affine weights that depends on the image is bounded: `gradient:pixel` limits the outputs of its head to
+#   a half, and the closed form predicts an offset to static weights from features whose leverage is clipped to that of
+#   the images it was fitted on. The worst image of the closed form (`delta_worst`) is 2.6 dB below the best single
+#   prior with the torus in the bank, 1.4 dB without.
+# - With 300 labels (the wide run, development images) fusing gains more. `closed_union` is the best method in the loop
+#   in both banks: in `tab03_lead` its advantage over the best single prior, static weights, both controls and the
+#   ceiling has intervals above zero. The U-Net is above it by 0.8 dB with the torus and 1.1 dB without. The closed
+#   form over the bank alone, and over the noise levels alone, are both worse.
 # - The essay's strategies gain little from 300 labels. At image resolution A, C, MGPF and both that are meta-learned
 #   are below the best single prior with the torus in the bank, and within a tenth of a decibel of it without; B is a
 #   tenth above it in the former and a third in the latter; A per pixel gains a tenth. What gains most are weights per
 #   pixel, affine, above all in closed form; a last pass of that through the unrolled loop (`unrolled`) adds two
 #   hundredths.
-# - How much there is to win is another matter. With the torus in the bank it stays near half a decibel: in this loop a
-#   denoiser trained on 10,000 skies of the very kind gains nothing over it that can be told (on test images 0.1 dB).
-#   Without the torus it is over a decibel.
-# - Scans held out say little about which prior to trust: those weights are worse than the best single prior, at five
-#   times the cost of the other gates.
+# - With the torus in the bank, the attainable gain stays near half a decibel: in this loop a denoiser trained on
+#   10,000 images from the sky simulator has no significant gain over the torus (on test images 0.1 dB). Without the
+#   torus it is over a decibel.
+# - Held-out scans say little about which prior to use: weights chosen from them (`heldout`) are worse than the best
+#   single prior, at five times the cost of the other gates.
 
 # %% [markdown]
 # ## Provenance

@@ -106,10 +106,10 @@ SAID: dict[str, list[tuple]] = {
     ],
     "03_strategy_a": [
         ("nowhere more than {-1.3} dB below", strategy("a:pixel", column="delta_worst")),
-        ("the ceiling is {0.1} dB above the torus, and shares", strategy("ceiling")),
+        ("the ceiling is {0.1} dB above the torus, so that", strategy("ceiling")),
         (
-            "The closed form wins {0.34} dB, together with levels of noise (`closed_union`) {0.45}; the best prior at "
-            "six levels, and the identity, under the same gate win {0.38}",
+            "The closed form gains {0.34} dB, and `closed_union` {0.45}; the control that uses the best prior at six "
+            "noise levels and the identity under the same gate gains {0.38}",
             strategy("closed_form"),
             strategy("closed_union"),
             strategy("closed_levels"),
@@ -127,12 +127,12 @@ SAID: dict[str, list[tuple]] = {
             ],
         ),
         (
-            "is {-0.8} dB above all fused rows where the torus is in the bank, and {-1.1} where it is not",
+            "is {-0.8} dB above all fused methods where the torus is in the bank, and {-1.1} where it is not",
             lead("unet", "main", 100),
             lead("unet", "far", 100),
         ),
         (
-            "ahead of the closed form there too, by {0.7 to 1.1} dB",
+            "better than the closed form there too, by {0.7 to 1.1} dB",
             [("tab03_strategies", "psnr", f"method == '{m}' and coverage < 1") for m in ("unet", "closed_form")],
         ),
         (
@@ -140,15 +140,19 @@ SAID: dict[str, list[tuple]] = {
             strategy("denoiser"),
             strategy("denoiser", "far"),
         ),
-        ("over a thousand times the parameters) win {0.8} there", strategy("lora", "far")),
+        ("over a thousand times the parameters of the closed form, gains {0.8} dB", strategy("lora", "far")),
         (
-            "Its worst image (`delta_worst`) is {-2.6} dB below the best single prior with the torus in the bank, "
-            "{-1.4} dB without",
+            "The worst image of the closed form (`delta_worst`) is {-2.6} dB below the best single prior with the "
+            "torus in the bank, {-1.4} dB without",
             strategy("closed_form", column="delta_worst"),
             strategy("closed_form", "far", "delta_worst"),
         ),
         ("(on test images {0.1} dB)", strategy("ceiling")),
-        ("the U-Net is {-0.8} and {-1.1} dB above it", lead("unet", "main", 300), lead("unet", "far", 300)),
+        (
+            "The U-Net is above it by {-0.8} dB with the torus and {-1.1} dB without",
+            lead("unet", "main", 300),
+            lead("unet", "far", 300),
+        ),
     ],
     "04_strategy_b": [
         (

@@ -75,7 +75,9 @@ def results_markdown(table: pd.DataFrame, gap: pd.DataFrame, profile: str) -> st
     lines = [
         f"Profile `{profile}`: {some['n_test']} {images} images, {some['n_train']} labels, "
         f"{seeds} seed{'s' * (seeds > 1)}, full coverage; 95 % intervals over images{' and seeds' * (seeds > 1)}. "
-        f"Gains are over the single prior that is best on the labels: {best}.",
+        f"Gains are over the single prior that is best on the labels: {best}. PSNR at 20 µas: after truth and "
+        "reconstruction are blurred to the resolution of the array. χ²: reduced chi-square of the visibilities, of the "
+        "denoised image.",
         "",
         f"| method | kind | PSNR in `{banks[0]}` [dB] | {' | '.join(f'gain in `{b}` [dB]' for b in banks)} "
         "| SSIM | PSNR at 20 µas [dB] | χ² |",
@@ -94,7 +96,8 @@ def results_markdown(table: pd.DataFrame, gap: pd.DataFrame, profile: str) -> st
         ]
         lines += [
             "",
-            f"Share of the gap to the in-domain ceiling that {n} labels close in `{bank}`: {'; '.join(told)}.",
+            f"With {n} labels, in the sweep over their number (chapters 07 and 13: one setting of the loop, one seed), the "
+            f"share of the way from the best single prior to the in-domain ceiling in `{bank}`: {'; '.join(told)}.",
         ]
     strip, efficiency = (
         "Truth, dirty image and reconstructions side by side",
@@ -113,7 +116,7 @@ def _gain(r: dict | None) -> str:
 
 
 def chapters_markdown(facts: dict[str, dict], experiments: dict[str, int]) -> str:
-    lines = ["| chapter | makes | profile | its jobs, notebook |", "|---|---|---|---|"]
+    lines = ["| chapter | makes | profile | time: jobs, notebook |", "|---|---|---|---|"]
     for chapter in CHAPTERS:
         made = ", ".join(f"`{Path(m).stem}`" for m in facts[chapter.name]["made"])
         seconds, profile = facts[chapter.name]["seconds"], facts[chapter.name]["profile"]
