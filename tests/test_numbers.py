@@ -235,41 +235,44 @@ SAID: dict[str, list[tuple]] = {
         ),
         ("the cosine head loses {-0.03} dB to a linear one", arm("A1 head", "cosine")),
         (
-            "win {0.01 to 0.02}, at random",
+            "gains {0.01 to 0.02} dB, random groups",
             ("tab07_ablations", "effect", "ablation == 'MGPF groups' and arm != 'one gate'"),
         ),
-        ("Adapters give B {0.2} dB", arm("B2 adapters", "adapters")),
+        ("Output adapters give B {0.2} dB", arm("B2 adapters", "adapters")),
         (
-            "costs the vote {-0.6} dB, the literal one {-2.2}; every term on the entropy costs strategy A {-0.8} or "
-            "more",
+            "costs the average {-0.5} dB, strategy A {-0.01} dB and the closed form {-0.05} dB; C gains {0.16} dB",
+            *(arm(f"harmful prior, {name}", "added") for name in ("average", "A", "closed form", "C")),
+        ),
+        (
+            "costs C {-0.6} dB, the literal one {-2.2} dB; every entropy term costs strategy A {-0.8} dB or more",
             arm("C1 diversity", "quadratic"),
             arm("C1 diversity", "literal"),
             arm("entropy", "shared out"),
         ),
-        ("where they are static, by {0.2} dB", arm("sign, static", "free")),
-        ("where it is not it is {0.4} dB better", arm("sign, gate, no torus", "free")),
-        ("is worth {0.05} dB to the closed form", arm("context, closed form", "context")),
-        ("both together are {0.07} dB better", arm("heterogeneity, closed form", "both")),
+        ("Static affine weights are {0.2} dB better", arm("sign, static", "free")),
+        ("and {0.4} dB better without it", arm("sign, gate, no torus", "free")),
+        ("gains the closed form {0.05} dB", arm("context, closed form", "context")),
+        ("Over both banks together it is {0.07} dB better", arm("heterogeneity, closed form", "both")),
         (
-            "by {-0.6 to -0.9} dB with the torus and by {-0.9 to -1.2} without",
+            "by {-0.6 to -0.9} dB with the torus and by {-0.9 to -1.2} dB without",
             *(("tab07_overtaking", "effect", f"bank == '{bank}' and n_train >= 30") for bank in ("main", "far")),
         ),
         (
-            "it stays below the closed form, by {0.2 to 0.4} dB",
+            "it is below the closed form, by {0.2 to 0.4} dB",
             [labels("closed_form", "main"), labels("denoiser", "main")],
         ),
         (
-            "it is above by {0.15 to 0.23} up to 100 labels (over three seeds, tuned, by {0.11} with 100)",
+            "it is above it, by {0.15 to 0.23} dB up to 100 labels (by {0.11} dB with 100 over three seeds, tuned)",
             [labels(method, "far", "n_train <= 100") for method in ("denoiser", "closed_form")],
             [row("denoiser", "far"), row("closed_form", "far")],
         ),
         (
-            "are worth {0.1} dB with 100 labels and {0.8} with 1,000",
+            "16,000 steps gain {0.1} dB over 4,000 with 100 labels and {0.8} dB with 1,000",
             [steps(100, 16000), steps(100, 4000)],
             [steps(1000, 16000), steps(1000, 4000)],
         ),
         (
-            "does as well to within {0.05} dB at any number of labels",
+            "is within {0.05} dB at any number of labels",
             lambda: abs(values([labels("closed_form", "main"), labels("closed_levels", "main")])).max(),
         ),
         (
@@ -277,28 +280,26 @@ SAID: dict[str, list[tuple]] = {
             [labels("closed_form", "far"), labels("closed_levels", "far")],
         ),
         (
-            "loses {-0.19} dB against joint training on the same skies without labels, and wins {0.12 to 0.29} "
-            "dB with some",
+            "MAML is {-0.19} dB worse with no label to adapt to and {0.12 to 0.29} dB better with one or more",
             ("tab07_shots", "effect", "arm == 'MAML' and labels == 0"),
             ("tab07_shots", "effect", "arm == 'MAML' and labels > 0"),
         ),
         ("{0.47 to 0.59} dB above joint training", ("tab07_shots", "effect", "arm == 'from nothing'")),
         (
-            "the closed form gains {0.16} dB by the second prior and {0.17} by the six that follow; strategy A loses "
-            "{-0.14} dB on the way, the average {-1.1}",
+            "the closed form gains {0.16} dB by the second prior and {0.17} dB by the six that follow; strategy A "
+            "loses {-0.14} dB on the way, the average {-1.1} dB",
             [grown("closed_form", 2), grown("closed_form", 1)],
             [grown("closed_form", 8), grown("closed_form", 2)],
             [grown("a:image", 8), grown("a:image", 1)],
             [grown("average", 8), grown("average", 1)],
         ),
         (
-            "come within {0.1} dB of the one that has",
+            "come within {0.1} dB of the torus alone",
             [grown("closed_form", 1), grown("closed_form", 6, "nearest last")],
         ),
         (
-            "when it is left out ({0.35} dB), FFDNet by {0.02}",
+            "Leaving out the torus costs the closed form {0.35} dB",
             ("tab07_leave", "effect", "prior == 'torus'"),
-            ("tab07_leave", "effect", "prior == 'ffdnet'"),
         ),
     ],
     "08_weight_analysis": [
@@ -352,8 +353,8 @@ SAID: dict[str, list[tuple]] = {
             [uncalibrated("average"), lambda: max(values(uncalibrated(f"single:{name}"))[0] for name in BANKS["far"])],
         ),
         (
-            "Behind it are C ({0.7} dB) and A ({1.2}); affine weights, static or in closed form, lose "
-            "{2.4 to 2.5} dB, and B, with its output adapters, {3.5}",
+            "C is {0.7} dB worse, A {1.2} dB, affine weights (static or in closed form) {2.4 to 2.5} dB, and B, with "
+            "its output adapters, {3.5} dB",
             *([uncalibrated("average"), uncalibrated(method)] for method in ("c:image", "a:image")),
             [
                 uncalibrated("average"),

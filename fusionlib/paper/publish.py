@@ -96,7 +96,7 @@ def results_markdown(table: pd.DataFrame, gap: pd.DataFrame, profile: str) -> st
         ]
         lines += [
             "",
-            f"With {n} labels, in the sweep over their number (chapters 07 and 13: one setting of the loop, one seed), the "
+            f"With {n} labels, in the sweep over their number (chapter 13: one setting of the loop, one seed), the "
             f"share of the way from the best single prior to the in-domain ceiling in `{bank}`: {'; '.join(told)}.",
         ]
     strip, efficiency = (
