@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 03 · Strategy A: soft gates, and gates of gates
+# # 03 · Strategy A: soft and hierarchical gating
 #
 # **Can a small network that sees the image predict which prior to use?**
 #
@@ -66,8 +66,8 @@ strategies.shapes(routing.cosine_router(n, None), x, 0.1)
 #
 # `a_meta` is strategy A as the essay describes it. The gate is meta-learned by exact second-order MAML over geometric
 # skies (rings and crescents among them) at two coverages and two noise levels, with the labelled images as one more
-# task; then its head is adapted to the labelled images by five gradient steps on the logarithm of the error. All other
-# gates see the labelled images alone.
+# task; then its head is adapted to the labelled images by five gradient steps on the logarithm of the mean squared
+# error. All other gates see the labelled images alone.
 #
 # Beside them stand `consensus` (priors that agree with the others weigh more), `mace` (consensus equilibrium of the
 # priors and the data), `csnet` (convex weights from estimated errors), `heldout` (weights by how well each prior alone
@@ -214,11 +214,11 @@ lead[lead.lo < 0.5].round(3)
 #   tenth above it in the former and a third in the latter; A per pixel gains a tenth. What gains most are weights per
 #   pixel, affine, above all in closed form; a last pass of that through the unrolled loop (`unrolled`) adds two
 #   hundredths.
-# - With the torus in the bank, the attainable gain stays near half a decibel: in this loop a denoiser trained on
-#   10,000 images from the sky simulator has no significant gain over the torus (on test images 0.1 dB). Without the
-#   torus it is over a decibel.
+# - With the torus in the bank, no fusion rule gains much more than half a decibel over it, and a denoiser trained
+#   on 10,000 images from the sky simulator hardly gains in this loop (on test images 0.1 dB). Without the torus both
+#   gain over a decibel.
 # - Held-out scans say little about which prior to use: weights chosen from them (`heldout`) are worse than the best
-#   single prior, at five times the cost of the other gates.
+#   single prior, with five times as many prior calls as the other gates.
 
 # %% [markdown]
 # ## Provenance

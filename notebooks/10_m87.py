@@ -76,7 +76,8 @@ paper.save(paper.figures.fig10_m87, pictures, out, **facts)
 # %% [markdown]
 # Reduced chi-squares of the fit and of scans held out of it (five folds, pooled; fewer where there are fewer scans),
 # and ring parameters: diameter and width of the ridge, and position angle of its brighter side, east of north.
-# `denoised` is the last output of the prior; `data_step` is that image after one more data step.
+# `denoised` is the last output of the prior, `data_step` that image after one more data step, `fitted` the image of
+# RML. Column `prior` names the method.
 
 # %%
 paper.write_table(table, "tab10_m87", out)
@@ -98,9 +99,9 @@ paper.save(paper.figures.fig10_profiles, pictures, out, **facts)
 #
 # From closure quantities alone the loop ends in local minima that do not fit, which depend on the starting image.
 # Amplitudes help, despite their gain errors, but ghosts of the ring at the sidelobes of the beam fit as well. They are
-# removed by the assumption that the source is compact: the quadratic penalty of the data step is weighted by a Gaussian
-# window of 60 µas (full width at half maximum), the width also of RML's prior image. All methods in this chapter use
-# it.
+# suppressed by the assumption that the source is compact: the quadratic penalty of the data step is weighted by a
+# Gaussian window of 60 µas (full width at half maximum), the width also of RML's prior image. All methods of the paper
+# use it. For RML and the identity it does not suffice: their images keep secondary structure.
 
 # %%
 main = next((s for s in specs if s.method == "average" and not s.family), specs[0])
@@ -146,15 +147,17 @@ speed.round(1)
 # - On simulated black holes no fused prior is as good as the torus alone. Next is the average, which needs no fit and
 #   is 0.4 dB above every other single prior. Relative to the average C is 0.7 dB worse, A 1.2 dB, affine weights
 #   (static or in closed form) 2.4 to 2.5 dB, and B, with its output adapters, 3.5 dB (`tab10_families`). With so few
-#   labels, on data as nonlinear as these, fitted rules do worse than the average. On M87 itself the closed form and B
-#   fit the data worst of all, and their images are not credible.
+#   labels, on data as nonlinear as these, fitted rules do worse than the average. On M87 itself the closed form, B and
+#   static weights fit the data worst of all, and their images are not credible; the ring detector, which does not test
+#   the fit, accepts some of them (column `ring`).
 # - On objects of other families, which no fit has seen, fitted rules fail: for rings, crescents and discs, affine
 #   weights and B are about ten decibels or more below the average and no longer fit the data. A and C are two to ten
 #   decibels below it.
-# - In discs, pairs and Gaussians, which have no ring, the average and A show none, and C one in fifty discs. The closed
-#   form shows one in an eighth of the pairs, B in up to a third of the images of a family.
-# - A rule fitted to one family should not be trusted on another; the average can be. The torus alone, best on black
-#   holes, turns a quarter of the discs into rings.
+# - In discs, pairs and Gaussians, which have no ring, the average and A show none, and C one in fifty discs. The
+#   closed form shows one in an eighth of the pairs, B in up to a third of the images of a family.
+# - A rule fitted to one family should not be trusted on another. Methods without a fit can fail too: the torus alone,
+#   best on black holes, shows a ring in a quarter of the discs, and RML, the identity and faces show rings in some
+#   discs or pairs. The average shows none.
 
 # %% [markdown]
 # ## Provenance

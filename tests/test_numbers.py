@@ -252,7 +252,7 @@ SAID: dict[str, list[tuple]] = {
         ("Static affine weights are {0.2} dB better", arm("sign, static", "free")),
         ("and {0.4} dB better without it", arm("sign, gate, no torus", "free")),
         ("gains the closed form {0.05} dB", arm("context, closed form", "context")),
-        ("Over both banks together it is {0.07} dB better", arm("heterogeneity, closed form", "both")),
+        ("together (`closed_union`) it is {0.07} dB better", arm("heterogeneity, closed form", "both")),
         (
             "by {-0.6 to -0.9} dB with the torus and by {-0.9 to -1.2} dB without",
             *(("tab07_overtaking", "effect", f"bank == '{bank}' and n_train >= 30") for bank in ("main", "far")),

@@ -430,7 +430,9 @@ def test_the_readme_shows_the_headline_by_bank():
     lines = results_markdown(table, gap.assign(closed_lo=0.4, closed_hi=0.6), "quick").splitlines()
     assert lines[0].startswith("Profile `quick`: 32 development images, 12 labels, 1 seed") and "in `far`" in lines[0]
     assert sum(line.startswith("| ") for line in lines) == 3 and any("+1.00 (-2.00 … +2.00)" in line for line in lines)
-    assert [line for line in lines if "Share" in line] == [next(line for line in lines if "50% (40% … 60%)" in line)]
+    assert [line for line in lines if "share of the way" in line] == [
+        next(line for line in lines if "50% (40% … 60%)" in line)
+    ]
 
 
 def test_pictures_of_notebooks_shrink_and_widgets_go():

@@ -75,9 +75,10 @@ def results_markdown(table: pd.DataFrame, gap: pd.DataFrame, profile: str) -> st
     lines = [
         f"Profile `{profile}`: {some['n_test']} {images} images, {some['n_train']} labels, "
         f"{seeds} seed{'s' * (seeds > 1)}, full coverage; 95 % intervals over images{' and seeds' * (seeds > 1)}. "
-        f"Gains are over the single prior that is best on the labels: {best}. PSNR at 20 µas: after truth and "
-        "reconstruction are blurred to the resolution of the array. χ²: reduced chi-square of the visibilities, of the "
-        "denoised image.",
+        f"Gains are over the single prior that is best on the labels: {best}. PSNR has a data range of 1 (4.5 mJy per "
+        f"pixel). The last three columns are in `{banks[0]}`: SSIM; PSNR after truth and reconstruction are blurred to "
+        "the resolution of the array; reduced chi-square of the visibilities, of the image shown, which no data step "
+        "follows.",
         "",
         f"| method | kind | PSNR in `{banks[0]}` [dB] | {' | '.join(f'gain in `{b}` [dB]' for b in banks)} "
         "| SSIM | PSNR at 20 µas [dB] | χ² |",
