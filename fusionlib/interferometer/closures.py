@@ -202,12 +202,12 @@ class Uncalibrated(nn.Module):
     def _residuals(self, v: Tensor, y: ClosureData) -> dict[str, Tensor]:
         """Whitened residuals (B, .) by term, for v (B, 2 M + 1): model visibilities, real, imaginary, and flux [Jy]."""
         m = len(self.sigma)
-        vis = torch.complex(v[:, :m], v[:, m : 2 * m])
-        log = torch.where(vis.abs() < DARK, DARK, vis).log()
+        log = torch.complex(v[:, :m], v[:, m : 2 * m]).log()
+        size = log.real.clamp(min=math.log(DARK))
         return {
             "cphase": 2 * torch.sin((log.imag @ self.psi.T - y.cphase) / 2) / y.sigma_cphase,
-            "logcamp": (log.real @ self.lam.T - y.logcamp) / y.sigma_logcamp,
-            "amp": (log.real.exp() - y.amp) / y.sigma_amp,
+            "logcamp": (size @ self.lam.T - y.logcamp) / y.sigma_logcamp,
+            "amp": (size.exp() - y.amp) / y.sigma_amp,
             "flux": (v[:, 2 * m :] - y.flux) / y.sigma_flux,
         }
 
@@ -229,15 +229,20 @@ class Uncalibrated(nn.Module):
     def _flux_per_value(self) -> float:
         return S_REF * (NPIX / self.npix) ** 2
 
-    def _lit(self, z: Tensor, y: ClosureData) -> Tensor:
-        """Images z, with the usual start for those without light: of a dark image closures say nothing."""
-        dark = (z.flatten(1) @ self.rows[:-1].T).abs().amax(1) < DARK
-        return torch.where(dark[:, None, None, None], self.start(y), z) if bool(dark.any()) else z
+    def _lit(self, z: Tensor, y: ClosureData) -> tuple[Tensor, Tensor]:
+        """Images z, with the usual start for those without light, of which closures say nothing; and their model
+        visibilities and flux (B, 2 M + 1)."""
+        v = z.flatten(1) @ self.rows.T
+        dark = v.abs().amax(1) < DARK
+        if not bool(dark.any()):
+            return z, v
+        z = torch.where(dark[:, None, None, None], self.start(y), z)
+        return z, z.flatten(1) @ self.rows.T
 
     def descend(self, z: Tensor, y: ClosureData, *, halvings: int = 30) -> Tensor:
         """One gradient step on the fitted terms, never uphill: its length is halved, per image, until it descends."""
-        z, c = self._lit(z, y), z.new_zeros(len(z), self.basis.shape[1])
-        start, rho = z.flatten(1) @ self.rows.T, z.new_zeros(len(z), 1)
+        z, start = self._lit(z, y)
+        c, rho = z.new_zeros(len(z), self.basis.shape[1]), z.new_zeros(len(z), 1)
         r, j = self._linearise(start, y)
         gradient = torch.einsum("bnr,bn->br", j, r)
         length = 4 / j.square().sum((1, 2))[:, None].clamp(min=1e-12) * j.shape[2]
@@ -259,8 +264,8 @@ class Uncalibrated(nn.Module):
         Never above the value at z; an image stops once a step gains less than `tolerance` of its objective. Not convex:
         a minimum, not the minimum.
         """
-        rho, z = torch.as_tensor(rho, dtype=z.dtype, device=z.device).reshape(-1, 1).expand(len(z), 1), self._lit(z, y)
-        start = z.flatten(1) @ self.rows.T
+        rho = torch.as_tensor(rho, dtype=z.dtype, device=z.device).reshape(-1, 1).expand(len(z), 1)
+        z, start = self._lit(z, y)
         c = z.new_zeros(len(z), self.basis.shape[1])
         damping = torch.full_like(rho, 1e-2)
         value = self._objective(start, y, c, rho)

@@ -169,7 +169,7 @@ def _called(prior: nn.Module, x: Tensor, sigma: float | Tensor) -> Any:
     own = sigma.clone() if isinstance(sigma, Tensor) else sigma
     if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         return prior(x.clone(), own)
-    if prior not in _DIFFERENTIATE:
+    if not _DIFFERENTIATE or prior not in _DIFFERENTIATE:
         try:
             return prior(x.clone(), own)
         except RuntimeError:
