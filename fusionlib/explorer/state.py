@@ -213,8 +213,8 @@ def measured(path: str, flux: float = 0.0) -> tuple[Uncalibrated, ClosureData]:
 
 
 @lru_cache(maxsize=2)
-def _measured(path: Path, content: str, flux: float) -> tuple[Uncalibrated, ClosureData]:
-    """As `measured`. The content names what is remembered."""
+def _measured(path: Path, sha: str, flux: float) -> tuple[Uncalibrated, ClosureData]:
+    """As `measured`. `sha`, of the content, names what is remembered."""
     table = read_observation(path)
     if "vis" not in table:
         raise ValueError(f"observation: {path} has no column vis, the measured visibilities")
@@ -231,8 +231,8 @@ def truth(state: State) -> sky.Sky:
 
 
 @lru_cache(maxsize=8)
-def _truth(state: State, content: str) -> sky.Sky:
-    """As `truth`. The content names what is remembered."""
+def _truth(state: State, sha: str) -> sky.Sky:
+    """As `truth`. `sha`, of the content, names what is remembered."""
     if not state.truth:
         return sky.black_holes(1, state.seed, x=0.0, y=0.0, **{name: getattr(state, name) for name in KERR})
     skies = images(state.truth)

@@ -250,16 +250,8 @@ def walk(plan: Plan, cores: int) -> None:
     todo.write_text(json.dumps({"profile": plan.profile, "groups": groups(plan), "chapters": plan.chapters}))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(files.source("notebooks", "Snakefile"))]
     command += ["--directory", str(todo.parent), "--cores", str(cores), "--config", f"plan={todo}"]
-    command += [
-        "--rerun-incomplete",
-        "--keep-going",
-        "--nolock",
-        "--rerun-triggers",
-        "mtime",
-        "--quiet",
-        "rules",
-        "progress",
-    ]
+    command += ["--rerun-incomplete", "--keep-going", "--nolock", "--rerun-triggers", "mtime"]
+    command += ["--quiet", "rules", "progress"]
     environment = {
         **os.environ,
         "FUSIONLIB_RUNNER": str(os.getpid()),
