@@ -45,7 +45,8 @@ def fig15_families(data: pd.DataFrame) -> Figure:
     for name, part in data.groupby("prior", sort=False):
         values, dashed = part.set_index("family").psnr.reindex(families), part.local.all()
         look: dict[str, Any] = {"fmt": "--o" if dashed else "-o", "ms": 4, "lw": 0.8}
-        curve(ax, range(len(families)), values, _color(name), style.short(str(name)), **look)
+        label = style.short(str(name)) + (", 15 px" if dashed else "")  # some are there in both forms
+        curve(ax, range(len(families)), values, _color(name), label, **look)
     ax.set_xticks(range(len(families)), families)
     ax.set_ylabel("PSNR in the loop [dB]")
     ax.grid(axis="y", alpha=0.3)
