@@ -2,15 +2,15 @@
 nothing or from a prior, to be plugged in."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from zlib import crc32
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.fitting.descent import descend
+from fusionlib.fitting.trajectory import Data
 from fusionlib.pnp import Physics
 from fusionlib.priors import Body, Denoiser
 from fusionlib.priors.datasets import augmented
@@ -41,7 +41,7 @@ def starts(physics: Physics, y: Any) -> Tensor:
 
 
 def fit_end_to_end(
-    data: Sequence[tuple[Any, Tensor, Any]],
+    data: Sequence[tuple[Any, Tensor, Any, *tuple[Any, ...]]],
     *,
     steps: int,
     rate: float = 1e-3,
@@ -51,11 +51,11 @@ def fit_end_to_end(
 ) -> EndToEnd:
     """Train on labelled images varied as in `fit_denoiser`, each time observed anew by the array.
 
-    `data` are (interferometer, truth, y); AdamW, cosine rate (twice this rate, and it may never leave where it starts),
-    deterministic from the seed.
+    `data` start with interferometer, truth, y; AdamW, cosine rate (twice this rate, and it may never leave where it
+    starts), deterministic from the seed.
     """
     device, rng = data[0][1].device, torch.Generator().manual_seed(seed)
-    clean = [_unit_peak(truth) for _, truth, _ in data]
+    clean = [_unit_peak(truth) for _, truth, *_ in data]
     shares = torch.tensor([float(len(truth)) for truth in clean])
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -72,31 +72,15 @@ def fit_end_to_end(
     return net.eval()
 
 
-def out_of_fold(
-    data: Sequence[tuple[Any, Tensor, Any]],
-    fit: Callable[[Sequence[tuple[Any, Tensor, Any]]], nn.Module],
-    folds: int = 2,
-) -> list[Tensor]:
+def out_of_fold(data: Data, folds: Sequence[Tensor], networks: Sequence[nn.Module]) -> list[Tensor]:
     """What networks from the data to the image make of labelled images that they were not fitted to, (n, 1, H, W) for
-    each entry of the data.
-
-    An image belongs to one fold, by what it shows, in whatever entry it stands: the network of a fold is `fit` to the
-    images of the others. Raises ValueError for fewer different images than folds.
-    """
-    shown = [[crc32(x.cpu().numpy().tobytes()) for x in truth] for _, truth, _ in data]
-    rank = {code: k for k, code in enumerate(sorted({code for codes in shown for code in codes}))}
-    if len(rank) < folds:
-        raise ValueError(f"out_of_fold: {folds} folds need as many different images, got {len(rank)}")
-    of = [torch.tensor([rank[code] % folds for code in codes]) for codes in shown]
-    images = [torch.empty_like(truth) for _, truth, _ in data]
-    for fold in range(folds):
-        kept = [(physics, truth[f != fold], y[f != fold]) for (physics, truth, y), f in zip(data, of, strict=True)]
-        kept = [part for part in kept if len(part[1])]
-        net = fit(kept)
-        with torch.no_grad():
-            for (physics, _, y), f, image in zip(data, of, images, strict=True):
-                if bool((f == fold).any()):
-                    image[f == fold] = net(starts(physics, y[f == fold]))
+    each entry of the data: network k of those whose fold, (n,) for each entry, is k."""
+    images = [torch.empty_like(truth) for _, truth, *_ in data]
+    with torch.no_grad():
+        for (physics, _, y, *_), fold, image in zip(data, folds, images, strict=True):
+            for k, net in enumerate(networks):
+                if bool((fold == k).any()):
+                    image[fold == k] = net(starts(physics, y[fold == k]))
     return images
 
 

@@ -58,7 +58,7 @@ def fit_unrolled(
     with torch.no_grad():
         begun = [
             pnp.last_image(pnp.half_quadratic(physics, lam), y, module, sigmas[:first], physics.start(y))
-            for physics, _, y in data
+            for physics, _, y, *_ in data
         ]
     rng = torch.Generator().manual_seed(seed)
 

@@ -55,19 +55,19 @@ def structure(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tens
     return torch.cat(maps, 1)
 
 
-def doubt(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
-    """What the data step would change in the last output, over sigma: the local mean of its size, and that of the whole
-    image; and how far this output is from the mean of the others. For a bank whose last prior may be wrong."""
-    away = (outputs[-1] - outputs[:-1].mean(0)).abs()
-    sizes = [
-        smooth(change.abs(), 1.5),
-        change.square().mean((2, 3), keepdim=True).sqrt().expand_as(x),
-        smooth(away, 1.5),
-    ]
-    return torch.cat(sizes, 1).div(sigma).clamp(max=SPREAD)
+def doubt(of: int = -1) -> Features:
+    """For a bank whose prior `of` may be wrong: what the data step would change in its output, over sigma, the local
+    mean of its size and that of the whole image; and how far this output is from the mean of the others."""
+
+    def features(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+        away = (len(outputs) / max(len(outputs) - 1, 1)) * (outputs[of] - outputs.mean(0)).abs()
+        whole = change.square().mean((2, 3), keepdim=True).sqrt().expand_as(x)
+        return torch.cat([smooth(change.abs(), 1.5), whole, smooth(away, 1.5)], 1).div(sigma).clamp(max=SPREAD)
+
+    features.of = of  # type: ignore[attr-defined]  # whose change it is given, instead of the mean output's
+    return features
 
 
-doubt.of = -1  # type: ignore[attr-defined]  # whose change it is given, instead of the mean output's
 ALL: tuple[Features, ...] = (constant, context, spread, brightness, structure)
 
 

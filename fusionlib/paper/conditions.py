@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fusionlib.interferometer import GAIN_ERROR, eht2017_april10_table, eht2017_table, turned_table
+from fusionlib.interferometer import GAIN_ERROR, Interferometer, eht2017_april10_table, eht2017_table, turned_table
 from fusionlib.sky import FAMILIES, Sky, geometric, tori
 
 
@@ -28,20 +28,70 @@ def _noisier(factor: float) -> pd.DataFrame:
     return table.assign(sigma=factor * table.sigma)
 
 
+def _thinned(coverage: float) -> pd.DataFrame:
+    return Interferometer.eht2017(coverage).table
+
+
+def _drawn(seed: int, k: int, turn: float, share: float, noise: float) -> pd.DataFrame:
+    """Baselines of an array turned by up to `turn` degrees, with at least this share of the scans, and noise up to
+    `noise` times that of the packaged array."""
+    rng, table = np.random.default_rng([seed, k, 11]), eht2017_table()
+    scans = rng.permutation(sorted(set(table.scan)))[: max(3, round(rng.uniform(share, 1.0) * table.scan.nunique()))]
+    angle, factor = rng.uniform(-turn, turn), math.exp(rng.uniform(0.0, math.log(noise)))
+    table = turned_table(table[table.scan.isin(scans)], float(angle))
+    return table.assign(sigma=factor * table.sigma).reset_index(drop=True)
+
+
+# The headline set: arrays of its own, from wider ranges than those of fits, each with one kind of object, "" for the
+# sky of the labels. Half of them show objects that are in no fit.
+SHOWN = (
+    *("", "disc", "ring", "gaussian", "", "torus", "crescent", "disc", "double", "gaussian"),
+    *("", "torus", "ring", "disc", "", "gaussian", "crescent", "torus", "double", "disc"),
+)
+WIDER = {"turn": 45.0, "share": 0.1, "noise": 4.0}
+MIXED = tuple((f"drawn {k}", family) for k, family in enumerate(SHOWN))
+
 ARRAYS: dict[str, Instrument] = {  # beside the packaged one and its lists of scans
+    **{f"coverage {c}": Instrument(partial(_thinned, c)) for c in (0.3, 0.1)},
     "noise x4": Instrument(partial(_noisier, 4.0)),
     "gains 5 %": Instrument(eht2017_table, 0.05),
     "10 April": Instrument(eht2017_april10_table),
     "declination -29": Instrument(partial(eht2017_table, -29.0)),
     "turned 40": Instrument(lambda: turned_table(eht2017_table(), 40.0)),
+    **{name: Instrument(partial(_drawn, 20_000, k, **WIDER)) for k, (name, _) in enumerate(MIXED)},
 }
 SIMULATED = ("ring", "crescent", "double")  # families that fits may see: they cost no label
 HELD_OUT = ("disc", "gaussian", "torus")  # objects that no fit sees
 OBJECTS = (*FAMILIES, "torus")
 
-# The mixture: so many arrays, each turned by up to so many degrees, with at least this share of the scans, and noise up
-# to so many times that of the packaged array; and a share of the number of labels for each simulated family.
-DRAWN, TURN, SHARE, NOISE, FREE = 8, 30.0, 0.3, 3.0, 0.2
+# The mixture that fits see: so many arrays, their ranges, and simulated skies of each family by the number of labels.
+DRAWN, FREE = 8, 0.2
+RANGES = {"turn": 30.0, "share": 0.3, "noise": 3.0}
+
+
+class Cell(NamedTuple):
+    """A condition of the map: an array of ARRAYS, "" for the packaged one, and an object of OBJECTS, "" for the sky of
+    the labels."""
+
+    array: str = ""
+    family: str = ""
+
+    @property
+    def name(self) -> str:
+        return ", ".join(filter(None, self)) or "as fitted"
+
+
+# by importance: the plain ones, then pairs
+CELLS = (
+    Cell(),
+    *(Cell(name) for name in ("turned 40", "coverage 0.1")),
+    *(Cell(family=name) for name in ("disc", "double", "ring", "gaussian", "torus", "crescent")),
+    *(Cell(name) for name in ("declination -29", "10 April", "noise x4", "gains 5 %", "coverage 0.3")),
+    *(Cell("turned 40", name) for name in ("disc", "double", "torus")),
+    *(Cell("coverage 0.1", name) for name in ("disc", "ring")),
+    *(Cell("declination -29", name) for name in ("gaussian", "crescent")),
+    *(Cell("gains 5 %", "disc"), Cell("noise x4", "torus"), Cell("10 April", "double")),
+)
 
 
 def objects(name: str, n: int, seed: int) -> Sky:
@@ -50,12 +100,8 @@ def objects(name: str, n: int, seed: int) -> Sky:
 
 
 def drawn_table(seed: int, k: int) -> pd.DataFrame:
-    """Baselines of array k of the mixture, drawn from its ranges."""
-    rng, table = np.random.default_rng([seed, k, 11]), eht2017_table()
-    scans = rng.permutation(sorted(set(table.scan)))[: max(3, round(rng.uniform(SHARE, 1.0) * table.scan.nunique()))]
-    turn, noise = rng.uniform(-TURN, TURN), math.exp(rng.uniform(0.0, math.log(NOISE)))
-    table = turned_table(table[table.scan.isin(scans)], float(turn))
-    return table.assign(sigma=noise * table.sigma).reset_index(drop=True)
+    """Baselines of array k of the mixture, drawn from its RANGES."""
+    return _drawn(seed, k, **RANGES)
 
 
 def station_gains(name: str) -> dict[str, float]:

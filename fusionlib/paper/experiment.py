@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib import files, metrics, sky
+from fusionlib.fitting import out_of_fold, starts
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer, Uncalibrated, read_observation
 from fusionlib.metrics import rings
 from fusionlib.paper import conditions, methods
 from fusionlib.paper.methods import NOT_TRAINED
-from fusionlib.paper.methods.method import Array, Data, Fitted, Method, OracleMethod, Settings, with_truth
+from fusionlib.paper.methods.gradient import network
+from fusionlib.paper.methods.method import (
+    Array,
+    Data,
+    Fitted,
+    Images,
+    Labelled,
+    Method,
+    OracleMethod,
+    Settings,
+    is_network,
+    with_truth,
+)
 from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
 from fusionlib.priors import zoo
 
@@ -78,6 +92,8 @@ class Spec:
             raise ValueError(
                 f"Spec: array must be one of {sorted(conditions.ARRAYS)} at coverage 1, got {self.array!r}"
             )
+        if self.array and self.observation:
+            raise ValueError("Spec: array and observation are two instruments; give one of them")
         if self.fit not in ("", "mixed") or (self.fit and self.regime != "calibrated"):
             raise ValueError(f"Spec: fit must be empty or mixed, on calibrated data, got {self.fit!r}")
         if {name for name, _ in self.grid} != wanted:
@@ -98,7 +114,7 @@ class Spec:
     def asked(self) -> dict[str, Any]:
         """The fields that are not at their defaults, for JSON; files as hashes of what they hold."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        given["priors"] = [zoo.identity(name)[0] for name in self.priors]
+        given["priors"] = [name if is_network(name) else zoo.identity(name)[0] for name in self.priors]
         kind, _, argument = self.method.partition(":")
         if zoo.is_own(argument):
             given["method"] = f"{kind}:{zoo.identity(argument)[0]}"
@@ -106,7 +122,7 @@ class Spec:
 
     def versions(self) -> dict[str, Any]:
         """What the record rests on."""
-        priors = [zoo.identity(name) for name in self.priors]
+        priors = [methods.identity(name) if is_network(name) else zoo.identity(name) for name in self.priors]
         return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors}
 
     @property
@@ -211,7 +227,7 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
     candidates, psnr = settings_grid(spec), np.array([np.nan])
     rounds = (4, 1) if len(candidates) > 1 else (1,) if method.fit is None else ()
     for share in rounds:
-        used = [(a, x[: -(-len(x) // share)], y[: -(-len(x) // share)]) for a, x, y in data]
+        used = [d.part(slice(-(-len(d.truth) // share))) for d in data]
         psnr = np.array([_judge(spec, method, settings, used) for settings in candidates])
         if share > 1:
             candidates = [candidates[k] for k in np.argsort(psnr)[::-1][: -(-len(candidates) // share)]]
@@ -220,15 +236,18 @@ def tune(spec: Spec) -> tuple[Settings, float, Fitted]:
     return candidates[best], float(psnr[best]), fitted
 
 
-def labelled(spec: Spec) -> list[tuple[Array, Tensor, Any]]:
+def labelled(spec: Spec) -> list[Labelled]:
     """The labelled images of an experiment with their data, by instrument; of a `mixed` fit also, as `conditions` draws
-    them, every label once more through one of several other arrays, and simulated objects through all of these."""
+    them, every label once more through one of several other arrays, and simulated objects through all of these.
+
+    Where networks are among the priors, with what those make of them that did not see them.
+    """
     lists = arrays(spec)
-    data: list[tuple[Array, Tensor, Any]] = []
+    data: list[Labelled] = []
     for draw, array in enumerate(lists):
         x, y = observed(spec, "train", spec.n_train, draw, array, slice(draw, None, len(lists)))
         if len(x):
-            data.append((array, x, y))
+            data.append(Labelled.alike(array, x, y, draw, len(lists)))
     if spec.fit == "mixed":
         labels = sky.split("train", spec.n_train, seed=spec.seed, source=spec.sky)
         free = max(2, round(conditions.FREE * spec.n_train))
@@ -236,34 +255,63 @@ def labelled(spec: Spec) -> list[tuple[Array, Tensor, Any]]:
         for k in range(conditions.DRAWN):
             table = conditions.drawn_table(spec.seed, k)
             array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
-            part = slice(k, None, conditions.DRAWN)
+            shown, part = (labels, *skies), slice(k, None, conditions.DRAWN)
             image, fine = (
-                torch.cat([getattr(s, name)[part] for s in (labels, *skies)]).to(device()) for name in ("image", "fine")
+                torch.cat([getattr(s, name)[part] for s in shown]).to(device()) for name in ("image", "fine")
             )
             if len(image):
-                data.append((array, image, array.observe(fine, 8_000_000 + 100 * spec.seed + k)))
-    return data
+                y = array.observe(fine, 8_000_000 + 100 * spec.seed + k)
+                numbers = [torch.arange(len(s.image))[part] for s in shown]
+                kind = torch.cat([torch.full_like(n, i + 1) for i, n in enumerate(numbers)]).to(device())
+                data.append(Labelled(array, image, y, torch.cat(numbers).to(device()) % 2, kind))
+    names = [name for name in spec.priors if is_network(name)]
+    seen = {name: out_of_fold(data, [d.fold for d in data], networks(spec, name, (":0", ":1"))) for name in names}
+    return [d._replace(images={name: seen[name][k] for name in names}) for k, d in enumerate(data)]
+
+
+def networks(spec: Spec, name: str, which: Sequence[str] = ("",)) -> list[nn.Module]:
+    """The network that is the prior `name` of an experiment, trained on its labels; or those without a fold of them."""
+    return [network(tuned(_of_network(spec, name, k))[2], device()) for k in which]
+
+
+def rests_on(spec: Spec) -> list[Spec]:
+    """The fits that an experiment needs before it can be computed: its own, and those of networks among its priors."""
+    own = [tuning(spec)] if spec.n_test else []
+    which = ("",) if spec.n_test else (":0", ":1")
+    return own + [_of_network(spec, name, k) for name in spec.priors if is_network(name) for k in which]
+
+
+def _of_network(spec: Spec, name: str, which: str) -> Spec:
+    steps, _, home = name.partition(":")[2].partition("/")
+    grid, fit = (("steps", (float(steps),)),), "" if home else spec.fit
+    return replace(tuning(spec), method=f"unet{which}", priors=(), grid=grid, fit=fit, steps=Spec.steps)
+
+
+def images_of(spec: Spec, array: Array, y: Any) -> Images:
+    """What the networks among the priors of an experiment make of data."""
+    nets = {name: networks(spec, name)[0] for name in spec.priors if is_network(name)}
+    with torch.inference_mode():
+        return {name: net(starts(array, y)) for name, net in nets.items()}
 
 
 def _judge(spec: Spec, method: Method | OracleMethod, settings: Settings, data: Data) -> float:
     """Mean PSNR of a method on labelled images, those it learns from not among those it is judged by.
 
-    The halves alternate over images and scan lists alike. Raises ValueError when there are no two halves.
+    The halves are the folds of the images. Raises ValueError when there are no two halves.
     """
-    if method.fit and sum(len(x) for _, x, _ in data) < 2:
+    if method.fit and sum(len(d.truth) for d in data) < 2:
         raise ValueError(f"n_train: {spec.method} needs more than {spec.n_train} labelled images to be judged")
     psnr = []
     for half in (0, 1) if method.fit else (0,):
         fitted: Fitted = {}
         if method.fit:
-            learn = [slice((half + k) % 2, None, 2) for k in range(len(data))]
-            seen = [(a, x[part], y[part]) for (a, x, y), part in zip(data, learn, strict=True) if len(x[part])]
-            fitted = method.fit(settings, seen)
-        for k, (array, x, y) in enumerate(data):
-            test = slice((half + k + 1) % 2, None, 2) if method.fit else slice(None)
-            if len(x[test]):
-                image = with_truth(method, x[test]).run(settings, fitted, array, y[test], None).image
-                psnr.append(metrics.psnr(comparable(spec, image, x[test]), x[test]))
+            seen = [d.part(d.fold == half) for d in data]
+            fitted = method.fit(settings, [d for d in seen if len(d.truth)])
+        for d in data:
+            array, x, y, *_, images = d.part(d.fold != half) if method.fit else d
+            if len(x):
+                image = with_truth(method, x).run(settings, fitted, array, y, None, images).image
+                psnr.append(metrics.psnr(comparable(spec, image, x), x))
     return float(torch.cat(psnr).mean())
 
 
@@ -317,7 +365,8 @@ def _scores(spec: Spec) -> Record:
         parts = []
         for b in range(0, len(truth), BATCH):
             part = slice(b, b + BATCH)
-            result = with_truth(method, truth[part]).run(settings, fitted, array, y[part], None)
+            images = images_of(spec, array, y[part])
+            result = with_truth(method, truth[part]).run(settings, fitted, array, y[part], None, images)
             seconds += result.seconds
             parts.append(_score(spec, result.image, truth[part], array, y[part]))
         for name in parts[0]:

@@ -13,7 +13,8 @@ class Profile:
 
     `n_test` images score the rows of the headline, `n_other` all others, `n_partial` all at partial coverage;
     `headroom` are the coverages of chapter 01. `closures` are the numbers of training and test images, and of objects
-    of each of the `families`, seen uncalibrated.
+    of each of the `families`, seen uncalibrated. `shift`: images of a cell of chapter 11, of each of the twenty
+    conditions of its headline, and how many cells.
     """
 
     split: str
@@ -29,6 +30,7 @@ class Profile:
     n_partial: int
     headroom: tuple[float, ...]
     families: tuple[str, ...]
+    shift: tuple[int, int, int] = (0, 0, 0)
 
 
 STEPS = {"hqs": 16, "closures": 30, "rml": 300}
@@ -38,6 +40,7 @@ GRID = {
     "closures": (("sigma_max", (0.15, 0.3)), ("sigma_min", (0.01, 0.02)), ("lam", (0.1, 0.3, 1.0))),
     "rml": RML_GRID,
     "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
+    "started": (("sigma_max", (0.05, 0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
     "learned": ONE,
     # steps of training; tab07_training has others: the U-Net and the denoiser would gain from more with many labels
     "unet": (("steps", (4000.0,)),),
@@ -62,6 +65,7 @@ PROFILES = {
             "rml": (("entropy", (10.0,)), ("tv", (0.0,)), ("tsv", (30.0,)), ("l1", (0.0, 30.0))),
             "fitted": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
+            "started": (("sigma_max", (0.1,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "unet": (("steps", (4.0,)),),
             "network": (*ONE, ("steps", (4.0,))),
             "denoiser": (*ONE, ("steps", (4.0,))),
@@ -74,9 +78,23 @@ PROFILES = {
         3,
         (1.0,),
         ("disc", "double"),
+        (2, 0, 2),
     ),
     "quick": Profile(
-        "dev", 12, 32, (0,), (1.0, 0.3, 0.1), 2, STEPS, GRID, (8, 16, 50), 32, 6, (1.0, 0.3, 0.1), ("disc", "double")
+        "dev",
+        12,
+        32,
+        (0,),
+        (1.0, 0.3, 0.1),
+        2,
+        STEPS,
+        GRID,
+        (8, 16, 50),
+        32,
+        6,
+        (1.0, 0.3, 0.1),
+        ("disc", "double"),
+        (6, 0, 4),
     ),
     "wide": Profile(
         "dev",
@@ -111,6 +129,7 @@ PROFILES = {
         60,
         (1.0, 0.3, 0.1),
         tuple(FAMILIES),
+        (50, 50, 24),
     ),
 }
 

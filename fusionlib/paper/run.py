@@ -42,6 +42,7 @@ from fusionlib.paper.experiment import (
     content,
     device,
     method_of,
+    rests_on,
     settings_grid,
     tuning,
 )
@@ -100,12 +101,8 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
         mine = {k: v for k, v in parameters.items() if k in known[chapter.name]}
         specs, tasks = parts_of(chapter, profile, mine, priors)
         wanted = [*specs, *(s for task in tasks for s in task.specs)]
-        missing = {s.key: s for s in wanted if not store.has(s.key)}
-        for key, s in missing.items():
-            before = tuning(s).key
-            needs = [] if store.has(before) else [str(store.here(before))]
-            jobs |= {path: (json.dumps(asdict(tuning(s))), []) for path in needs}
-            jobs[str(store.here(key))] = (json.dumps(asdict(s)), needs)
+        for s in {s.key: s for s in wanted if not store.has(s.key)}.values():
+            _add(jobs, s)
         for task in tasks:
             if not store.has(task.key):
                 needs = sorted({str(store.here(s.key)) for s in task.specs} & set(jobs))
@@ -128,6 +125,14 @@ def make_plan(profile: str, only: list[str], parameters: dict[str, Any]) -> Plan
             needs = [str(store.here(part)) for part in keys if not store.has(part)]
             graph[str(done)] = (chapter.name, json.dumps(mine), needs)
     return Plan(profile, jobs, graph)
+
+
+def _add(jobs: dict[str, tuple[str, list[str]]], spec: Spec) -> None:
+    """An experiment as a job, and before it those that it rests on and that are not stored."""
+    before = [s for s in rests_on(spec) if not store.has(s.key)]
+    for s in before:
+        _add(jobs, s)
+    jobs[str(store.here(spec.key))] = (json.dumps(asdict(spec)), [str(store.here(s.key)) for s in before])
 
 
 def _whole(chapter: Chapter, profile: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fusionlib import sky as skies
+from fusionlib.paper import conditions
 from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
@@ -252,3 +253,37 @@ def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any)
         for kind in ("rml" if method == "rml" else "closures",)
         for family in ("", *p.families)
     ]
+
+
+ESSAY = ("a:image", "b:image", "c:image")  # the strategies as written
+HOME = ("static_affine", "closed_form", "closed_union", *ESSAY, "unet")
+TUNED = (*HOME, "static_simplex", "closed_form:image", "a:pixel", "c:pixel", "mgpf:image", "gradient:pixel")
+EXPERT = ("closed_form", "static_affine", "a:pixel", "c:pixel", "started", "switched", "stacked")
+# of these also the headline with all seeds
+CERTAIN = ("average", "closed_form", "unet", *ESSAY)
+
+
+def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """Chapter 11: the rows, as experiments at home: what learns nothing; what is fitted to labels as they are; what is
+    fitted to mixed conditions; and that with the network so trained, and that trained at home, among the priors."""
+    split, fits, bank = profile_of(profile).split, "paper" if profile == "quick" else profile, tuple(priors)
+    p = profile_of(fits)  # a reader's map rests on the fits of the paper
+    likes = [replace(s, split=split) for s in baseline_specs(fits, bank) if s.coverage == 1.0 and s.seed == p.seeds[0]]
+    like, network = likes[0], f"unet:{int(dict(p.grid['unet'])['steps'][0])}"
+    mixed = replace(like, fit="mixed")
+    rows = [*likes, replace(like, method="ceiling", priors=())]
+    rows += [under(s, m, fits, bank) for s, some in ((like, HOME), (mixed, TUNED)) for m in some]
+    rows += [under(mixed, m, fits, (*bank, network)) for m in EXPERT]
+    rows.append(under(mixed, "closed_form", fits, (*bank, network, f"{network}/home")))
+    return [s for s in rows if not (profile == "smoke" and s.method.endswith(SLOW))]
+
+
+def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
+    """Chapter 11: every row in every cell of the map, then the headline set."""
+    p, rows = profile_of(profile), shift_rows(profile, priors)
+    n_cell, n_mixed, count = p.shift
+    cells = conditions.CELLS[:count]
+    specs = [replace(s, n_test=n_cell, array=cell.array, family=cell.family) for cell in cells for s in rows]
+    drawn = conditions.MIXED if n_mixed else ()
+    specs += [replace(s, n_test=n_mixed, array=array, family=family) for s in rows for array, family in drawn]
+    return specs

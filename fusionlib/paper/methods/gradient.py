@@ -44,9 +44,25 @@ from fusionlib.gates import (
 )
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
 from fusionlib.paper.methods.closed_form import best_single
-from fusionlib.paper.methods.method import Array, Data, Fitted, Method, Settings, cell, patches, plugged, sigmas_of
+from fusionlib.paper.methods.method import (
+    NO_IMAGES,
+    Array,
+    Data,
+    Fitted,
+    Images,
+    Labelled,
+    Method,
+    Settings,
+    all_joined,
+    cell,
+    frozen,
+    joined,
+    patches,
+    plugged,
+    sigmas_of,
+)
 from fusionlib.pnp import Reconstruction
-from fusionlib.priors import zoo
+from fusionlib.priors import PriorBank, zoo
 from fusionlib.sky import FAMILIES, geometric
 
 WINDOW = 60.0  # the source is compact: width of the window of the data step [microarcseconds]
@@ -107,13 +123,15 @@ def learned(
     With a `course` they are meta-learned over other conditions and then adapted to the labelled images, otherwise
     fitted to these (`learn.fit_gate`). The prior `without` joins after the fit: for gates that take any number.
     """
-    bank, size = zoo.bank(priors).to(device), cell(argument)
+    bank, size = frozen(priors, device), cell(argument)
 
     def fit(s: Settings, data: Data) -> Fitted:
         there = tuple(name for name in priors if name != without)
-        shared, sigmas = best_single(s, data, there, steps, device), sigmas_of(s, steps)
-        make, some = partial(build, there, size, shared), zoo.bank(there).to(device)
+        plain, sigmas = frozen(there, device), sigmas_of(s, steps)
+        shared = best_single(s, data, plain.names, steps, device)
+        make, some = partial(build, there, size, shared), all_joined(plain, data)
         if course:
+            assert isinstance(some, PriorBank)
             parts = fit_meta(some, data, conditions(device), sigmas, s["lam"], make, course=course)
         else:
             how = {"objective": objective, "schedule": schedule, "policy": policy, "separate": separate}
@@ -123,7 +141,7 @@ def learned(
             "shared": torch.tensor(shared)
         }
 
-    def prior(s: Settings, fitted: Fitted) -> nn.Module:
+    def prior(s: Settings, fitted: Fitted, images: Images = NO_IMAGES) -> nn.Module:
         parts, sigmas = [build(priors, size, int(fitted["shared"])) for _ in range(steps)], sigmas_of(s, steps)
         for k, part in enumerate(parts):
             both(part).load_state_dict({name: v[k].float() for name, v in fitted.items() if name != "shared"})
@@ -131,7 +149,8 @@ def learned(
                 part[0].select, part[0].skips = select, True  # type: ignore[assignment]
         adapted = [a for _, a in parts if a is not None]
         staged = PerNoiseLevel(sigmas, adapted) if adapted else None
-        return FusedPrior(bank, PerNoiseLevel(sigmas, [g for g, _ in parts]), staged).to(device)
+        gates = PerNoiseLevel(sigmas, [g for g, _ in parts])
+        return FusedPrior(joined(bank, images), gates, staged).to(device)
 
     return plugged(prior, steps, kind, len(bank), fit)
 
@@ -168,7 +187,7 @@ def expert(argument: str, priors: tuple[str, ...], steps: int, device: torch.dev
 def conditions(device: torch.device, n: int = 10) -> Data:
     """What is meta-learned on beside the labelled images: each geometric family at full and a third of the coverage, at
     the array's noise and at twice that; 10 conditions of `n` images. No black holes, no labels of theirs."""
-    data: list[tuple[Array, Tensor, Any]] = []
+    data: list[Labelled] = []
     for k, family in enumerate(FAMILIES):
         images = geometric(family, n, sky.SEEDS["train"])
         for coverage in (1.0, 0.3):
@@ -176,7 +195,8 @@ def conditions(device: torch.device, n: int = 10) -> Data:
             noise = NOISE[(k + (coverage < 1)) % 2]
             table = table.assign(sigma=table.sigma * noise)
             array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device)
-            data.append((array, images.image.to(device), array.observe(images.fine.to(device), 7000 + len(data))))
+            y = array.observe(images.fine.to(device), 7000 + len(data))
+            data.append(Labelled.alike(array, images.image.to(device), y))
     return data
 
 
@@ -188,7 +208,7 @@ def low_rank(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
         states = lora.fit_lora(bank, data, sigmas_of(s, steps), s["lam"])
         return {f"{k}.{name}": v.half() for k, state in enumerate(states) for name, v in state.items()}
 
-    def prior(s: Settings, fitted: Fitted) -> nn.Module:
+    def prior(s: Settings, fitted: Fitted, images: Images = NO_IMAGES) -> nn.Module:
         sigmas = sigmas_of(s, steps)
         states: list[Fitted] = [{} for _ in sigmas]
         for name, v in fitted.items():
@@ -214,14 +234,14 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
 
     def fit(s: Settings, data: Data) -> Fitted:
         best = best_single(s, data, networks, steps, device) if tuned else 0
-        truth = torch.cat([x for _, x, _ in data])
+        truth = torch.cat([d.truth for d in data])
         key = (best, s["steps"], len(truth), float(truth.double().sum()))
         if key not in trained:
             net = fit_denoiser(make(best), truth, steps=int(s["steps"]), rate=3e-4 if tuned else 2e-3)
             trained[key] = {name: value.half() for name, value in net.state_dict().items()}
         return trained[key] | {"best": torch.tensor(best)}
 
-    def prior(s: Settings, fitted: Fitted) -> nn.Module:
+    def prior(s: Settings, fitted: Fitted, images: Images = NO_IMAGES) -> nn.Module:
         net = make(int(fitted["best"]))
         net.load_state_dict({name: v.float() for name, v in fitted.items() if name != "best"})
         return net
@@ -229,17 +249,26 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
     return plugged(prior, steps, "supervised", 1, fit)
 
 
+def network(fitted: Fitted, device: torch.device) -> EndToEnd:
+    """A trained network from the data to the image."""
+    net = EndToEnd().to(device)
+    net.load_state_dict({name: value.float() for name, value in fitted.items()})
+    return net
+
+
 def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
-    """A network from the data to the image."""
+    """A network from the data to the image; `argument`: the fold of the labels that it does not see, if any."""
 
     def fit(s: Settings, data: Data) -> Fitted:
-        net = fit_end_to_end(data, steps=int(s["steps"]))
+        if argument:
+            data = [d.part(d.fold != int(argument)) for d in data]
+        net = fit_end_to_end([d for d in data if len(d.truth)], steps=int(s["steps"]))
         return {name: value.half() for name, value in net.state_dict().items()}
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
-        net = EndToEnd().to(device)
-        net.load_state_dict({name: value.float() for name, value in fitted.items()})
-        began = time.perf_counter()
+    def run(
+        s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None, images: Images = NO_IMAGES
+    ) -> Reconstruction:
+        net, began = network(fitted, device), time.perf_counter()
         with torch.inference_mode():
             image = net(starts(array, y))
         return Reconstruction(image, {"chi2": array.chi2(image, y)[None]}, time.perf_counter() - began)

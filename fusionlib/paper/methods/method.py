@@ -1,34 +1,74 @@
 """What a method of the paper is, and what several of them share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fusionlib.interferometer import Interferometer, Uncalibrated
 from fusionlib.pnp import Reconstruction, hqs, schedule
+from fusionlib.priors import Fixed, PriorBank, zoo
 
 Array = Interferometer | Uncalibrated
 Settings = dict[str, float]
 Fitted = dict[str, Tensor]
-Data = Sequence[tuple[Array, Tensor, Any]]  # instrument, truth, data
+Images = Mapping[str, Tensor]  # what networks from the data to the image make of a batch, by their names as priors
+NO_IMAGES: Images = {}
+
+
+class Labelled(NamedTuple):
+    """Labelled images (B, 1, H, W) as an instrument sees them. `fold` (B,): 0 or 1, the same for an image wherever it
+    is seen; `kind` (B,): a number for the condition it stands for; `images` of networks that were not fitted to it."""
+
+    array: Array
+    truth: Tensor
+    y: Any
+    fold: Tensor
+    kind: Tensor
+    images: Images = NO_IMAGES
+
+    @classmethod
+    def alike(cls, array: Array, truth: Tensor, y: Any, first: int = 0, every: int = 1) -> "Labelled":
+        """All of one condition; their numbers are `first`, `first + every`, ..."""
+        number = first + every * torch.arange(len(truth), device=truth.device)
+        return cls(array, truth, y, number % 2, torch.zeros_like(number))
+
+    def part(self, index: slice | Tensor) -> "Labelled":
+        images = {name: image[index] for name, image in self.images.items()}
+        return Labelled(self.array, self.truth[index], self.y[index], self.fold[index], self.kind[index], images)
+
+
+Data = Sequence[Labelled]
+
+
+class Run(Protocol):
+    def __call__(
+        self,
+        settings: Settings,
+        fitted: Fitted,
+        array: Array,
+        y: Any,
+        start: Tensor | None = None,
+        images: Images = NO_IMAGES,
+        /,
+    ) -> Reconstruction: ...
 
 
 @dataclass(frozen=True)
 class Method:
-    """`run(settings, fitted, array, y, start)` reconstructs; `fit(settings, data)`, if any, learns from labels.
+    """`run(settings, fitted, array, y, start, images)` reconstructs; `fit(settings, data)`, if any, learns from labels.
 
     `calls`: of priors, per image and iteration. `kind` as in the tables. Methods that are a prior plugged into the loop
-    give it by `prior(settings, fitted)`.
+    give it by `prior(settings, fitted, images)`: for those images alone if there are any.
     """
 
-    run: Callable[[Settings, Fitted, Array, Any, Tensor | None], Reconstruction]
+    run: Run
     kind: str
     calls: int
     fit: Callable[[Settings, Data], Fitted] | None = None
-    prior: Callable[[Settings, Fitted], nn.Module] | None = None
+    prior: Callable[..., nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,23 +121,49 @@ def sigmas_of(s: Settings, steps: int) -> list[float]:
 
 
 def plugged(
-    prior: Callable[[Settings, Fitted], nn.Module],
+    prior: Callable[..., nn.Module],
     steps: int,
     kind: str,
     calls: int,
     fit: Callable[[Settings, Data], Fitted] | None = None,
 ) -> Method:
-    """The method that plugs a prior into `pnp.hqs`."""
+    """The method that plugs `prior(settings, fitted, images)` into `pnp.hqs`."""
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None) -> Reconstruction:
-        return hqs(y, array, prior(s, fitted), sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
+    def run(
+        s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None, images: Images = NO_IMAGES
+    ) -> Reconstruction:
+        return hqs(y, array, prior(s, fitted, images), sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
 
     return Method(run, kind, calls, fit, prior)
 
 
 def always(prior: nn.Module, steps: int, kind: str, calls: int) -> Method:
     """The same for a prior that nothing is learned for."""
-    return plugged(lambda s, fitted: prior, steps, kind, calls)
+    return plugged(lambda s, fitted, images: prior, steps, kind, calls)
+
+
+def is_network(name: str) -> bool:
+    """Whether a prior of an experiment is a network from the data to the image: `unet:steps`, trained on the same
+    labels, or `unet:steps/home`, on these as the packaged array sees them. They come last in a bank."""
+    return name.startswith("unet:")
+
+
+def frozen(priors: Sequence[str], device: torch.device) -> PriorBank:
+    """The bank without such networks."""
+    return zoo.bank([name for name in priors if not is_network(name)]).to(device)
+
+
+def joined(bank: PriorBank, images: Images) -> PriorBank:
+    """A bank and, as priors that ignore their input, what networks made of the data; for those data alone."""
+    if not images:
+        return bank
+    members = dict(zip(bank.names, bank.priors, strict=True))
+    return PriorBank({**members, **{name: Fixed(image) for name, image in images.items()}})
+
+
+def all_joined(bank: PriorBank, data: Data) -> PriorBank | list[PriorBank]:
+    """The bank of a fit; one for each entry of the data where networks are in it."""
+    return [joined(bank, d.images) for d in data] if any(d.images for d in data) else bank
 
 
 def cell(argument: str) -> int | None:

@@ -10,24 +10,29 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusionlib.fitting import MetaConfig, PerImage, held_out_weights
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import Consensus, Oracle, average
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.metrics import blur
-from fusionlib.paper.methods import closed_form, gradient, variants
+from fusionlib.paper.methods import closed_form, gradient, rivals, variants
 from fusionlib.paper.methods.method import (
     HQS_SETTINGS,
+    NO_IMAGES,
     Array,
     Entry,
     Fitted,
+    Images,
     Method,
     OracleMethod,
     Settings,
     always,
     cell,
+    frozen,
+    joined,
+    plugged,
     sigmas_of,
 )
 from fusionlib.pnp import Reconstruction, hqs, mace
@@ -105,8 +110,12 @@ def _single(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
 
 
 def _average(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
-    prior = FusedPrior(zoo.bank(priors), average(len(priors))).to(device)
-    return always(prior, steps, "baseline", len(priors))
+    bank = frozen(priors, device)
+
+    def prior(s: Settings, fitted: Fitted, images: Images = NO_IMAGES) -> nn.Module:
+        return FusedPrior(joined(bank, images), average(len(priors))).to(device)
+
+    return plugged(prior, steps, "baseline", len(bank))
 
 
 def _consensus(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
@@ -117,7 +126,9 @@ def _consensus(argument: str, priors: tuple[str, ...], steps: int, device: torch
 def _mace(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     bank = zoo.bank(priors).to(device)
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
+    def run(
+        s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None, images: Images = NO_IMAGES
+    ) -> Reconstruction:
         return mace(y, array, bank, sigmas=sigmas_of(s, steps), lam=s["lam"], start=start)
 
     return Method(run, "baseline", len(priors))
@@ -127,7 +138,9 @@ def _heldout(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
     """Weights per image by how well each prior alone predicts scans held out: no label is used."""
     bank = zoo.bank(priors).to(device)
 
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
+    def run(
+        s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None, images: Images = NO_IMAGES
+    ) -> Reconstruction:
         if not isinstance(array, Interferometer):
             raise ValueError("heldout: calibrated visibilities are needed")
         sigmas, began = sigmas_of(s, steps), time.perf_counter()
@@ -144,7 +157,9 @@ def _ceiling(argument: str, priors: tuple[str, ...], steps: int, device: torch.d
 
 
 def _rml(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
-    def run(s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None) -> Reconstruction:
+    def run(
+        s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None, images: Images = NO_IMAGES
+    ) -> Reconstruction:
         flux, width = RML_PRIOR
         prior = torch.zeros(1, 1, array.npix, array.npix)
         middle = slice(array.npix // 2 - 1, array.npix // 2 + 1)
@@ -233,15 +248,9 @@ METHODS: dict[str, Entry] = {
     "closed_union": _solved(
         closed_form.union, "closed form, bank + levels (ours)", "#49006A", short="bank + levels", priors="two"
     ),
-    "closed_network": _solved(
-        closed_form.with_network_expert,
-        "closed form, bank + network (ours)",
-        "#3F007D",
-        short="bank + network",
-        grid="network",
-        seconds=3600.0,
-        settings=_TRAINED,
-    ),
+    "started": _solved(rivals.started, "closed form, from the network", "#8C96C6", grid="started"),
+    "switched": _solved(rivals.switched, "network or closed form", "#6E016B", short="switch"),
+    "stacked": _solved(rivals.stacked, "closed form, then network", "#88419D", short="stacked"),
     "a": _learned(partial(gradient.learned, gradient.strategy_a), "A, {}", "#1F78B4"),
     "b": _learned(partial(gradient.learned, gradient.strategy_b), "B, {}", "#33A02C"),
     "c": _learned(partial(gradient.learned, gradient.strategy_c, objective=variants.PEERS), "C, {}", "#FF7F00"),
@@ -301,5 +310,5 @@ HEADLINE = (  # rows of the main table, beside the single priors: scored on all 
     *("average", "rml", "static_affine", "closed_single", "closed_levels", "denoiser", "finetuned", "unet", "ceiling"),
     *("a:image", "b:image", "c:image", "a:pixel", "closed_form", "closed_union"),
 )
-NOT_TRAINED = ("best", "shared", "whitening", "ridge", "kept")  # found by a fit, but no parameters
+NOT_TRAINED = ("best", "shared", "whitening", "ridge", "kept", "threshold")  # found by a fit, but no parameters
 PRIORS_OF_THEIR_OWN = {"ceiling": "sky"}  # networks that are in no bank

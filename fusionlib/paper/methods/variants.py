@@ -11,7 +11,7 @@ from fusionlib.fitting import MetaConfig, Objective, Schedule
 from fusionlib.gates import Encoder, Linear, MultiGate, Pixels, Residual, Router, cosine_router, groups, oracles
 from fusionlib.paper.methods.closed_form import closed_form
 from fusionlib.paper.methods.gradient import Part, learned, strategy_a, strategy_c
-from fusionlib.paper.methods.method import Data, Entry, Fitted, Method, Settings
+from fusionlib.paper.methods.method import Data, Entry, Fitted, Labelled, Method, Settings
 from fusionlib.priors import zoo
 from fusionlib.priors.datasets import augmented
 
@@ -72,11 +72,11 @@ def augmented_labels(argument: str, priors: tuple[str, ...], steps: int, device:
     assert learn is not None
 
     def fit(s: Settings, data: Data) -> Fitted:
-        rng, total, more = torch.Generator().manual_seed(0), sum(len(x) for _, x, _ in data), []
-        for array, x, _ in data:
+        rng, total, more = torch.Generator().manual_seed(0), sum(len(d.truth) for d in data), []
+        for array, x, *_ in data:
             clean = (x / x.amax((2, 3), keepdim=True)).cpu()
             copies = augmented(clean, max(1, COPIES * len(x) // total), rng, turns=True, shift=0.05).to(x)
-            more.append((array, copies, array.observe(copies, 77)))
+            more.append(Labelled.alike(array, copies, array.observe(copies, 77)))
         return learn(s, [*data, *more])
 
     return replace(method, fit=fit)
