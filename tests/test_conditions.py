@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib import Interferometer, black_holes, gates, hqs, schedule, sky
-from fusionlib.fitting import fit_closed_form, out_of_fold
+from fusionlib import Interferometer, black_holes, gates, hqs, metrics, schedule, sky
+from fusionlib.fitting import fit_closed_form
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import closed_form as cf
 from fusionlib.interferometer import eht2017_april10_table, eht2017_table, turned_table
 from fusionlib.paper import Spec, conditions, experiment
+from fusionlib.paper.methods import gradient
+from fusionlib.paper.methods.method import Labelled, always
 from fusionlib.priors import Fixed, PriorBank, check, zoo
 
 ONE = (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,)))
@@ -39,18 +41,31 @@ def test_packaged_arrays_are_what_they_say():
         assert (chi2 > 1.8) == (name == "gains 5 %"), (name, chi2)  # the sky at the model's own resolution
 
 
-def test_the_mixture_is_drawn_from_its_ranges_and_from_a_seed_alone():
+def test_arrays_are_drawn_from_their_ranges_and_from_a_seed_alone():
     home, tables = eht2017_table(), [conditions.drawn_table(0, k) for k in range(conditions.DRAWN)]
+    shown = [conditions.ARRAYS[name].table() for name, _ in conditions.MIXED]
     for k, table in enumerate(tables):
         again = conditions.drawn_table(0, k)
         assert table.equals(again) and not table.equals(conditions.drawn_table(1, k))
-        same = home.merge(table, on=["scan", "t1", "t2"])
-        turn = np.angle((same.u_x + 1j * same.v_x) * np.conj(same.u_y + 1j * same.v_y), deg=True)
-        assert np.ptp(turn) < 1e-6 and abs(turn[0]) <= conditions.TURN < 40
-        noise = same.sigma_y / same.sigma_x
-        assert np.ptp(noise) < 1e-9 and 1 <= noise[0] <= conditions.NOISE
-        assert conditions.SHARE * 22 - 1 <= table.scan.nunique() <= 22
-    assert len({table.scan.nunique() for table in tables}) > 2
+    for some, ranges in ((tables, conditions.RANGES), (shown, conditions.WIDER)):
+        for table in some:
+            same = home.merge(table, on=["scan", "t1", "t2"])
+            turn = np.angle((same.u_x + 1j * same.v_x) * np.conj(same.u_y + 1j * same.v_y), deg=True)
+            assert np.ptp(turn) < 1e-6 and abs(turn[0]) <= ranges["turn"]
+            noise = same.sigma_y / same.sigma_x
+            assert np.ptp(noise) < 1e-9 and 1 <= noise[0] <= ranges["noise"]
+            assert ranges["share"] * 22 - 1 <= table.scan.nunique() <= 22
+        assert len({table.scan.nunique() for table in some}) > 2
+    assert not any(a.equals(b) for a in tables for b in shown)
+
+
+def test_the_map_and_the_headline_show_what_no_fit_has_seen():
+    assert len(conditions.CELLS) == len(set(conditions.CELLS)) >= 20
+    assert {c.array for c in conditions.CELLS} <= {"", *conditions.ARRAYS}
+    assert {c.family for c in conditions.CELLS} == {"", *conditions.OBJECTS}
+    unseen = [family in conditions.HELD_OUT for _, family in conditions.MIXED]
+    assert 2 * sum(unseen) == len(unseen) == 20
+    assert conditions.RANGES["turn"] < 40
 
 
 def test_no_object_that_is_held_out_enters_any_fit():
@@ -60,7 +75,7 @@ def test_no_object_that_is_held_out_enters_any_fit():
     labels = sky.split("train", 10).image
     free = [conditions.objects(name, 2, sky.SEEDS["train"]).image for name in conditions.SIMULATED]
     allowed = {x.numpy().tobytes() for x in torch.cat([labels, *free])}
-    shown = [x.cpu().numpy().tobytes() for _, truth, _ in data for x in truth]
+    shown = [x.cpu().numpy().tobytes() for d in data for x in d.truth]
     assert set(shown) == allowed
     assert all(shown.count(x.numpy().tobytes()) == 2 for x in labels)  # at home, and through one other array
     tested = {
@@ -75,43 +90,48 @@ def test_conditions_name_records_and_tuning_knows_none_of_the_test():
     plain = replace(MIXED, fit="", n_test=4, split="dev")
     assert len({s.key for s in (plain, replace(plain, array="10 April"), replace(plain, fit="mixed"))}) == 3
     assert experiment.tuning(replace(plain, array="10 April", family="torus")) == experiment.tuning(plain)
-    for wrong in ({"array": "moon"}, {"array": "10 April", "coverage": 0.3}, {"fit": "away"}, {"family": "moon"}):
+    april = {"array": "10 April"}
+    twice = [april | {"coverage": 0.3}, april | {"observation": "x.csv"}]
+    for wrong in ({"array": "moon"}, *twice, {"fit": "away"}, {"family": "moon"}):
         with pytest.raises(ValueError, match="Spec: "):
             replace(plain, **wrong)
 
 
-class Marked(nn.Module):
-    """A network that answers with the number of its training set."""
+def test_no_labels_own_network_judges_it(monkeypatch):
+    """Networks answer with their number, and what each was trained on is written down."""
+    known: list[set[bytes]] = []
 
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
+    class Numbered(nn.Module):
+        def forward(self, starts):
+            return torch.full_like(starts[:, :1], float(self.number))
 
-    def forward(self, starts):
-        return torch.full_like(starts[:, :1], float(self.number))
+    def train(data, *, steps):
+        known.append({x.numpy().tobytes() for d in data for x in d.truth})
+        net = Numbered()
+        net.register_buffer("number", torch.tensor(len(known) - 1.0))
+        return net
 
+    def network(fitted, device):
+        net = Numbered()
+        net.number = fitted["number"]
+        return net
 
-def test_no_labels_own_network_judges_it():
-    home, other = Interferometer.eht2017(0.1, window=60), Interferometer.eht2017(0.3, window=60)
-    scene, seen = black_holes(9, 5), []
-    data = [
-        (home, scene.image, home.observe(scene.fine, 0)),
-        (other, scene.image[::2], other.observe(scene.fine[::2], 1)),
-    ]
-
-    def fit(part):
-        seen.append({x.numpy().tobytes() for _, truth, _ in part for x in truth})
-        return Marked(len(seen) - 1)
-
-    for folds in (2, 3):
-        seen.clear()
-        images = out_of_fold(data, fit, folds)
-        assert [len(i) for i in images] == [9, 5] and len(seen) == folds
-        for (_, truth, _), made in zip(data, images, strict=True):
-            for x, image in zip(truth, made, strict=True):
-                assert x.numpy().tobytes() not in seen[int(image.max())]
-    with pytest.raises(ValueError, match="need as many different images"):
-        out_of_fold([(home, scene.image[:1], data[0][2][:1])], fit)
+    monkeypatch.setattr(gradient, "fit_end_to_end", train)
+    monkeypatch.setattr(experiment, "network", network)
+    monkeypatch.setattr(experiment, "stored", lambda key, compute, facts: compute())
+    spec = replace(MIXED, priors=("identity", "tv", "unet:7", "unet:7/home"), n_train=9)
+    data, seen = experiment.labelled(spec), 0
+    assert len(known) == 4  # two folds of each
+    for d in data:
+        for name, images in d.images.items():
+            for x, image, fold in zip(d.truth, images, d.fold, strict=True):
+                assert x.numpy().tobytes() not in known[int(image.max())], name
+                assert int(image.max()) % 2 == fold
+                seen += 1
+    assert seen == 2 * sum(len(d.truth) for d in data)
+    assert all(len(k) >= 4 for k in known) and len(known[0]) > len(known[2])  # at home there is no simulated sky
+    used = experiment.images_of(spec, data[0].array, data[0].y[:2])
+    assert known[int(used["unet:7"].max())] >= {x.numpy().tobytes() for x in data[0].truth}
 
 
 def test_a_network_is_a_prior_like_any_other():
@@ -135,7 +155,7 @@ def test_a_gate_leaves_an_expert_that_the_data_contradict():
     def bank(images):
         return PriorBank({"identity": plain.priors[0], "torus": plain.priors[1], "network": Fixed(images)})
 
-    sigmas, features = schedule(0.2, 0.05, 4), (*cf.ALL, cf.doubt)
+    sigmas, features = schedule(0.2, 0.05, 4), (*cf.ALL, cf.doubt())
     found = fit_closed_form([bank(expert)], [(array, scene.image, y)], sigmas, 0.1, features=features)
     parts = (found[name] for name in ("theta", "static_weights", "whitening"))
     gate = cf.ClosedForm(torch.tensor(sigmas), *parts, features)
@@ -144,3 +164,18 @@ def test_a_gate_leaves_an_expert_that_the_data_contradict():
     result = hqs(array.observe(new.fine, 1), array, FusedPrior(bank(told), gate), sigmas=sigmas, lam=0.1)
     trust = result.record["weights"][:, 2].mean((0, 2, 3))
     assert trust[::2].min() > trust[1::2].max() and float(trust[::2].mean()) > float(trust[1::2].mean()) + 0.1
+
+
+@pytest.mark.parametrize("method", ["static_affine", "closed_form", "a:pixel", "started", "switched", "stacked"])
+def test_methods_take_the_network_among_their_priors(method):
+    grid = (("sigma_max", (0.2,)), ("sigma_min", (0.05,)), ("lam", (0.1,)))
+    images = {"unet:9": black_holes(6, 5).image}
+    array = Interferometer.eht2017(0.1, window=60)
+    y = array.observe(black_holes(6, 5).fine, 0)
+    data = [Labelled.alike(array, images["unet:9"], y)._replace(images=images)]
+    spec = Spec(method, ("identity", "torus", "unet:9"), 1.0, 6, 2, "dev", steps=2, grid=grid)
+    made, (settings,) = experiment.method_of(spec), experiment.settings_grid(spec)
+    fitted = made.fit(settings, data)
+    image = made.run(settings, fitted, array, y, None, images).image
+    plain = always(zoo.load("torus"), 2, "single", 1).run(settings, {}, array, y).image
+    assert metrics.psnr(image, data[0].truth).mean() > metrics.psnr(plain, data[0].truth).mean() + 3
