@@ -1,0 +1,250 @@
+"""Chapter 11: methods where conditions change: the map, the headline set, and the aims set beforehand."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fusionlib import metrics
+from fusionlib.interferometer import Interferometer
+from fusionlib.metrics import bootstrap
+from fusionlib.paper import conditions
+from fusionlib.paper.conditions import Cell
+from fusionlib.paper.experiment import Spec, arrays, images_of, method_of, observed, scores, tuned
+from fusionlib.paper.methods import label
+from fusionlib.paper.methods.method import is_network, with_truth
+from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.specs import SAFE, shift_rows, shift_specs
+from fusionlib.paper.tables import bank_name, compared
+from fusionlib.paper.tasks import Task, recorded
+from fusionlib.priors import BANKS
+
+BOUNDS = ("ceiling", "oracle")  # kinds of rows that no method has to reach
+
+
+class Row(NamedTuple):
+    """What a row of the map is, beside its condition and its seeds."""
+
+    method: str
+    bank: str
+    fit: str
+    n_train: int
+
+    @property
+    def words(self) -> str:
+        """The row in words: method, what it was fitted to, and the networks among its priors."""
+        networks = self.bank.count("network")
+        beside = {0: "", 1: " + network", 2: " + two networks"}[networks]
+        return label(self.method) + beside + (f" ({self.fit})" if self.fit else "")
+
+
+def row_of(spec: Spec) -> Row:
+    """`fit` is empty for a method that learns nothing but its settings."""
+    return Row(spec.method, bank_of(spec), (spec.fit or "home") if learns(spec) else "", spec.n_train)
+
+
+def learns(spec: Spec) -> bool:
+    """Whether a method learns from labels."""
+    return bool(spec.fit) or not spec.method.startswith(("single", "average", "rml", "ceiling", "oracle", "consensus"))
+
+
+def bank_of(spec: Spec) -> str:
+    """The name of a bank, with `network` for every network from the data to the image in it."""
+    names = [bank_name([p for p in spec.priors if not is_network(p)])]
+    names += ["home network" if p.endswith("/home") else "network" for p in spec.priors if is_network(p)]
+    return " + ".join(names)
+
+
+def cell_of(spec: Spec) -> Cell:
+    return Cell(spec.array, spec.family)
+
+
+def map_table(specs: Sequence[Spec]) -> pd.DataFrame:
+    """A line for every row in every cell: `condition, object, array, bank, method, kind, fit, n_train, seed, n_test,
+    psnr, psnr_lo, psnr_hi, regret, chi2`.
+
+    PSNR [dB] as a mean over images and seeds with its 95 % interval, `seed` their number; `regret` [dB] to the best row
+    of the cell, ceilings and oracles aside; `chi2` the median over images of the reduced chi-square.
+    """
+    groups: dict[tuple[Cell, Row], list[Spec]] = {}
+    for s in specs:
+        groups.setdefault((cell_of(s), row_of(s)), []).append(s)
+    rows = []
+    for (cell, row), group in groups.items():
+        records = [scores(s) for s in group]
+        psnr, chi2 = (np.stack([r[name].mean(0) for r in records]) for name in ("psnr", "chi2_vis"))
+        what = {"condition": cell.name, "object": cell.family or "sky", "array": cell.array or "as fitted"}
+        kind = {"kind": str(records[0]["kind"]), "fit": row.fit, "n_train": row.n_train}
+        count = {"seed": len(group), "n_test": group[0].n_test}
+        interval = dict(zip(("psnr", "psnr_lo", "psnr_hi"), bootstrap(psnr), strict=True))
+        rows.append(what | {"bank": row.bank, "method": row.method} | kind | count | interval | _median(chi2))
+    table = pd.DataFrame(rows)
+    best = table[~table.kind.isin(BOUNDS)].groupby("condition").psnr.max()
+    table["regret"] = table.condition.map(best) - table.psnr
+    return table[[*(c for c in table if c != "chi2"), "chi2"]]
+
+
+def _median(chi2: np.ndarray) -> dict[str, float]:
+    return {"chi2": float(np.median(chi2))}
+
+
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """method, bank, fit, n_train, home (PSNR as fitted), regret (mean over the cells), worst, worst_cell, and chi2, the
+    largest median of the cells without unmodelled gain errors. Best mean regret first."""
+    rows = []
+    for key, part in table.groupby(["method", "bank", "fit", "n_train", "kind"], sort=False):
+        worst, fair = part.iloc[int(part.regret.to_numpy().argmax())], part[~part.array.str.startswith("gains")]
+        home = part[part.condition == "as fitted"].psnr
+        told = dict(zip(("method", "bank", "fit", "n_train", "kind"), key, strict=True))
+        found = {"home": home.iloc[0] if len(home) else np.nan, "regret": part.regret.mean()}
+        rows.append(told | found | {"worst": worst.regret, "worst_cell": worst.condition, "chi2": fair.chi2.max()})
+    return pd.DataFrame(rows).sort_values("regret", ignore_index=True)
+
+
+def mixed_scores(specs: Sequence[Spec], name: str = "psnr") -> dict[Row, np.ndarray]:
+    """Scores of the headline set (seeds, images), its twenty conditions one after the other, by row."""
+    groups: dict[Row, dict[int, dict[Cell, np.ndarray]]] = {}
+    for s in specs:
+        groups.setdefault(row_of(s), {}).setdefault(s.seed, {})[cell_of(s)] = scores(s)[name].mean(0)
+    order = [Cell(*pair) for pair in conditions.MIXED]
+    return {row: np.stack([np.concatenate([by[c] for c in order]) for by in g.values()]) for row, g in groups.items()}
+
+
+def mixed_table(specs: Sequence[Spec]) -> pd.DataFrame:
+    """Rows of the headline set: method, kind, bank, fit, n_train, seed, n_test, PSNR with its interval, the paired gain
+    over the prior that is best there, `chi2` (median), and PSNR over kinds seen in fits and kinds unseen."""
+    psnr, chi2 = mixed_scores(specs), mixed_scores(specs, "chi2_vis")
+    kinds = {row_of(s): str(scores(s)["kind"]) for s in specs}
+    singles = {row: v.mean() for row, v in psnr.items() if row.method.startswith("single:")}
+    best = psnr[max(singles, key=lambda row: singles[row])]
+    unseen = np.repeat([family in conditions.HELD_OUT for _, family in conditions.MIXED], specs[0].n_test)
+    rows = []
+    for row, v in psnr.items():
+        gain = v - best[: len(v)]
+        interval = zip(("psnr", "psnr_lo", "psnr_hi"), bootstrap(v), strict=True)
+        gains = zip(("delta_best_single", "delta_lo", "delta_hi"), bootstrap(gain), strict=True)
+        what = {"method": row.method, "kind": kinds[row], "bank": row.bank, "fit": row.fit, "n_train": row.n_train}
+        parts = {"seen": v[:, ~unseen].mean(), "unseen": v[:, unseen].mean()}
+        count = {"seed": len(v), "n_test": v.shape[1]}
+        rows.append(what | count | dict(interval) | dict(gains) | _median(chi2[row]) | parts)
+    return pd.DataFrame(rows)
+
+
+def against(specs: Sequence[Spec], rule: Row) -> pd.DataFrame:
+    """method, bank, fit: the paired gain of a rule over every other row on the headline set, judged together."""
+    psnr = mixed_scores(specs)
+    mine = psnr[rule]
+    others = {row: v for row, v in psnr.items() if row != rule}
+    rows = [((r.method, r.bank, r.fit), mine[: len(v)] - v[: len(mine)]) for r, v in others.items()]
+    return compared(rows, ["method", "bank", "fit"])
+
+
+def map_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """The experiments of the map alone."""
+    drawn = {array for array, _ in conditions.MIXED}
+    return [s for s in shift_specs(profile, priors) if s.array not in drawn]
+
+
+def headline_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """Those of the headline set alone."""
+    drawn = {array for array, _ in conditions.MIXED}
+    return [s for s in shift_specs(profile, priors) if s.array in drawn]
+
+
+def safe(profile: str, priors: Sequence[str] = BANKS["main"]) -> Spec:
+    """The safe rule, at home."""
+    method, networks = SAFE
+    return next(s for s in shift_rows(profile, priors) if s.method == method and _networks(s) == networks)
+
+
+def _networks(spec: Spec) -> int:
+    return sum(map(is_network, spec.priors))
+
+
+TELLING = ("as fitted", "turned 40", "disc", "double", "declination -29, gaussian")
+
+
+def pictures(rows: Sequence[Spec]) -> dict[str, Any]:
+    """For telling cells the first development image: `truth`, `dirty` (K, H, W), `image` (rows, K, H, W), `psnr`,
+    `chi2` (rows, K), `name` (rows,), `condition` (K,)."""
+    cells = [c for c in conditions.CELLS if c.name in TELLING]
+    parts: dict[str, list[Any]] = {name: [] for name in ("truth", "dirty", "image", "psnr", "chi2")}
+    for cell in cells:
+        truth, dirty, image, psnr, chi2 = None, None, [], [], []
+        for row in rows:
+            s = replace(row, array=cell.array, family=cell.family, split="dev", n_test=1)
+            array = arrays(s)[0]
+            truth, y = observed(s, "dev", 1, 0, array)
+            settings, _, fitted = tuned(s)
+            shown = with_truth(method_of(s), truth).run(settings, fitted, array, y, None, images_of(s, array, y)).image
+            image.append(shown[0, 0])
+            psnr.append(metrics.psnr(shown, truth)[0])
+            chi2.append(array.chi2(shown, y)[0])
+            assert isinstance(array, Interferometer)  # conditions are calibrated
+            dirty = array.dirty_image(y)[0, 0]
+        assert truth is not None and dirty is not None
+        for name, value in zip(
+            parts, (truth[0, 0], dirty / dirty.max(), *map(torch.stack, (image, psnr, chi2))), strict=True
+        ):
+            parts[name].append(value)
+    axis = {"truth": 0, "dirty": 0, "image": 1, "psnr": 1, "chi2": 1}
+    made = {name: torch.stack(v, axis[name]).cpu().numpy() for name, v in parts.items()}
+    return made | {"name": np.array([row_of(s).words for s in rows]), "condition": np.array([c.name for c in cells])}
+
+
+@recorded(version=1)
+def trust(spec: Spec, n: int) -> pd.DataFrame:
+    """condition, image, chi2 of the network's own image, and its weight in the fused rule `spec`, the mean over pixels
+    and iterations: `n` development images of each of the telling cells."""
+    rows = []
+    for cell in (c for c in conditions.CELLS if c.name in TELLING):
+        s = replace(spec, array=cell.array, family=cell.family, split="dev", n_test=n)
+        array, (settings, _, fitted) = arrays(s)[0], tuned(s)
+        _, y = observed(s, "dev", n, 0, array)
+        images = images_of(s, array, y)
+        weights = method_of(s).run(settings, fitted, array, y, None, images).record["weights"]  # type: ignore[union-attr]
+        name = next(name for name in images if not name.endswith("/home"))
+        chi2, mean = array.chi2(images[name], y), weights[:, s.priors.index(name)].mean((0, 2, 3))
+        values = zip(chi2.tolist(), mean.tolist(), strict=True)
+        rows += [{"condition": cell.name, "image": k, "chi2": c, "weight": w} for k, (c, w) in enumerate(values)]
+    return pd.DataFrame(rows)
+
+
+def trust_tasks(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Task]:
+    """`trust` of the safe rule."""
+    return [trust.task(safe(profile, priors), 4 * profile_of(profile).n_show)]
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of rows with their names in words."""
+    words = [Row(*v).words for v in table[list(Row._fields)].itertuples(index=False)]
+    return table.assign(name=words)
+
+
+def aims_table(table: pd.DataFrame, headline: pd.DataFrame, rule: Row) -> pd.DataFrame:
+    """aim, value, wanted, met: the four aims that were set before anything was computed."""
+    summary = summary_table(table)
+    is_rule = lambda t: (t.method == rule.method) & (t.bank == rule.bank) & (t.fit == rule.fit)  # noqa: E731
+    mine = summary[is_rule(summary)].iloc[0]
+    network = summary[summary.method == "unet"].home.max()
+    rows = [
+        ("home, less the best network [dB]", mine.home - network, "> -0.05", mine.home - network > -0.05),
+        ("mean regret over the map [dB]", mine.regret, "<= 0.15", mine.regret <= 0.15),
+        ("worst regret over the map [dB]", mine.worst, "<= 0.5", mine.worst <= 0.5),
+        ("largest median chi-square", mine.chi2, "< 3", mine.chi2 < 3),
+    ]
+    if len(headline):
+        own = headline[is_rule(headline)].iloc[0].delta_best_single
+        rows.append(("headline set, gain over the best single prior [dB]", own, ">= 1", own >= 1))
+    return pd.DataFrame(rows, columns=["aim", "value", "wanted", "met"])
+
+
+def shown(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """The rows that are shown in pictures."""
+    rows = shift_rows(profile, priors)
+    plain = [s for s in rows if (s.method, s.fit) in (("average", ""), ("unet", ""), ("unet", "mixed"))]
+    fused = [s for s in rows if s.method == "closed_form" and s.fit == "mixed" and not _networks(s)]
+    return [*plain, *fused, safe(profile, priors)]
