@@ -155,7 +155,7 @@ def test_a_gate_leaves_an_expert_that_the_data_contradict():
     def bank(images):
         return PriorBank({"identity": plain.priors[0], "torus": plain.priors[1], "network": Fixed(images)})
 
-    sigmas, features = schedule(0.2, 0.05, 4), (*cf.ALL, cf.doubt())
+    sigmas, features = schedule(0.2, 0.05, 4), (*cf.ALL, cf.residuals)
     found = fit_closed_form([bank(expert)], [(array, scene.image, y)], sigmas, 0.1, features=features)
     parts = (found[name] for name in ("theta", "static_weights", "whitening"))
     gate = cf.ClosedForm(torch.tensor(sigmas), *parts, features)
@@ -166,13 +166,13 @@ def test_a_gate_leaves_an_expert_that_the_data_contradict():
     assert trust[::2].min() > trust[1::2].max() and float(trust[::2].mean()) > float(trust[1::2].mean()) + 0.1
 
 
-@pytest.mark.parametrize("method", ["static_affine", "closed_form", "a:pixel", "started", "switched", "stacked"])
+@pytest.mark.parametrize("method", ["static_affine", "closed_residuals", "a:pixel", "started", "switched", "stacked"])
 def test_methods_take_the_network_among_their_priors(method):
     grid = (("sigma_max", (0.2,)), ("sigma_min", (0.05,)), ("lam", (0.1,)))
     images = {"unet:9": black_holes(6, 5).image}
     array = Interferometer.eht2017(0.1, window=60)
     y = array.observe(black_holes(6, 5).fine, 0)
-    data = [Labelled.alike(array, images["unet:9"], y)._replace(images=images)]
+    data = [Labelled.numbered(array, images["unet:9"], y)._replace(images=images)]
     spec = Spec(method, ("identity", "torus", "unet:9"), 1.0, 6, 2, "dev", steps=2, grid=grid)
     made, (settings,) = experiment.method_of(spec), experiment.settings_grid(spec)
     fitted = made.fit(settings, data)

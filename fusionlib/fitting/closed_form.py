@@ -45,7 +45,7 @@ def fit_closed_form(
     *,
     features: Sequence[cf.Features] = cf.ALL,
     ridges: Sequence[float] = RIDGES,
-    folds: int | Sequence[int] = 5,
+    folds: int = 5,
     cell: cf.Cell = 1,
     price: float = 0.0,
     cost: Sequence[float] = (),
@@ -56,9 +56,9 @@ def fit_closed_form(
     and `ridge` (K,).
 
     `cell` pixels share a weight (`closed_form.Cell`). The ridge of each iteration is the one of `ridges` that
-    predicts held-out labels best, in `folds` parts, or those given: a number for each image. With a `price`, in dB of
-    that prediction's error per unit of the priors' `cost` (N,), an iteration goes without the priors that are not worth
-    theirs: `kept` (K, N) tells. `policy`, `start`, and one bank for each entry of the data, as in `along_trajectory`.
+    predicts held-out labels best, in `folds` parts. With a `price`, in dB of that prediction's error per unit of the
+    priors' `cost` (N,), an iteration goes without the priors that are not worth theirs:
+    `kept` (K, N) tells. `policy`, `start`, and one bank for each entry of the data, as in `along_trajectory`.
     """
     fitted: dict[str, list[Tensor]] = {name: [] for name in ("theta", "static_weights", "whitening", "ridge", "kept")}
     n = len(bank if isinstance(bank, PriorBank) else bank[0])
@@ -66,13 +66,13 @@ def fit_closed_form(
         raise ValueError(f"fit_closed_form: cost needs {n} numbers, one per prior, got {len(cost)}")
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
-        part = in_parts(folds, sum(len(s.truth) for s in stages))
+        count = min(folds, sum(len(s.truth) for s in stages))
         kept = torch.ones(n, dtype=torch.bool)
-        if price and max(part) > 0:  # of one part there is nothing to predict
-            kept = _worth_calling(stages, features, ridges, part, cell, price, cost)
+        if price and count > 1:  # of one image there is nothing to predict
+            kept = _worth_calling(stages, features, ridges, count, cell, price, cost)
             there = kept.nonzero()[:, 0].to(stages[0].x.device)
             stages = [replace(s, outputs=s.outputs[there]) for s in stages]
-        some = solve_stage(stages, features, ridges, part, cell)
+        some = solve_stage(stages, features, ridges, count, cell)
         theta, static = some.theta.new_zeros(n, some.theta.shape[1]), some.static_weights.new_zeros(n)
         theta[kept], static[kept] = some.theta, some.static_weights
         values = (theta, static, some.whitening, some.ridge, kept)
@@ -89,16 +89,6 @@ def fit_closed_form(
     return {name: torch.stack(values) for name, values in fitted.items()}
 
 
-def in_parts(folds: int | Sequence[int], total: int) -> list[int]:
-    """The part 0, 1, ... of each of `total` images: so many alternately, or those given, by any numbers."""
-    if isinstance(folds, int):
-        return [k % min(folds, total) for k in range(total)]
-    if len(folds) != total:
-        raise ValueError(f"folds: a number for each of {total} images is needed, got {len(folds)}")
-    rank = {number: k for k, number in enumerate(sorted(set(folds)))}
-    return [rank[number] for number in folds]
-
-
 class Solved(NamedTuple):
     """One iteration's `theta` (N, F), `static_weights` (N,), `whitening` (F, F), and ridge, a number."""
 
@@ -109,15 +99,15 @@ class Solved(NamedTuple):
 
 
 def solve_stage(
-    stages: list[Stage], features: Sequence[cf.Features], ridges: Sequence[float], part: Sequence[int], cell: cf.Cell
+    stages: list[Stage], features: Sequence[cf.Features], ridges: Sequence[float], folds: int, cell: cf.Cell
 ) -> Solved:
-    """One iteration's gate, of the priors whose outputs there are; `part` of each image as `in_parts` gives it."""
-    normal, n = cf.NormalEquations(max(part) + 1), len(stages[0].outputs)
+    """One iteration's gate, of the priors whose outputs there are."""
+    normal, n = cf.NormalEquations(folds), len(stages[0].outputs)
     static = _static(stages, affine_weights)
     phis, e = bounded(stages, features, cell)
     for position, (phi, (apart, target)) in enumerate(zip(phis, _errors(stages), strict=True)):
         columns = (apart[:-1, None] * phi[None]).flatten(0, 1)  # the last prior is what the others leave
-        normal.add(part[position], columns, target - static @ apart)
+        normal.add(position % folds, columns, target - static @ apart)
     theta, ridge = e.new_zeros(n, len(e)), ridges[0]
     if n > 1:
         solved, ridge, _ = normal.solve(ridges)
@@ -150,7 +140,7 @@ def _worth_calling(
     stages: list[Stage],
     features: Sequence[cf.Features],
     ridges: Sequence[float],
-    part: Sequence[int],
+    count: int,
     cell: cf.Cell,
     price: float,
     cost: Sequence[float],
@@ -160,10 +150,10 @@ def _worth_calling(
     The cheapest always stays: weights are counted from it. The features stay those of all priors here.
     """
     n, base = len(cost), min(range(len(cost)), key=lambda i: cost[i])
-    normal, (phis, _) = cf.NormalEquations(max(part) + 1), bounded(stages, features, cell)
+    normal, (phis, _) = cf.NormalEquations(count), bounded(stages, features, cell)
     for position, (phi, (apart, target)) in enumerate(zip(phis, _errors(stages), strict=True)):
         others = torch.cat([apart[:base], apart[base + 1 :]]) - apart[base]
-        normal.add(part[position], (others[:, None] * phi[None]).flatten(0, 1), target - apart[base])
+        normal.add(position % count, (others[:, None] * phi[None]).flatten(0, 1), target - apart[base])
     width = normal.gram[0].shape[0] // max(n - 1, 1) if n > 1 else 0  # type: ignore[union-attr]
     place = {i: k for k, i in enumerate(i for i in range(n) if i != base)}
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.fitting.closed_form import RIDGES, bounded, in_parts, solve_stage
+from fusionlib.fitting.closed_form import RIDGES, bounded, solve_stage
 from fusionlib.fitting.trajectory import Data, Stage, along_trajectory, fused
 from fusionlib.fusion import spread
 from fusionlib.gates import DataStep, given, nearest
@@ -77,12 +77,12 @@ def fit_expert_choice(
     others = [i for i in range(len(bank)) if i != shared]
 
     def fit(stages: list[Stage]) -> Callable[[Stage], Tensor]:
-        part, position = in_parts(folds, sum(len(s.truth) for s in stages)), 0
-        dense = solve_stage(stages, cf.ALL, ridges, part, cell)
+        count, position = min(folds, sum(len(s.truth) for s in stages)), 0
+        dense = solve_stage(stages, cf.ALL, ridges, count, cell)
         level, device = torch.tensor([stages[0].sigma]), dense.theta.device
         theta, static, e = (value[None] for value in (dense.theta, dense.static_weights, dense.whitening))
         router = cf.ClosedForm(level, theta, static, e, cell=cell).to(device)
-        normal, width = cf.NormalEquations(max(part) + 1), dense.theta.shape[1]
+        normal, width = cf.NormalEquations(count), dense.theta.shape[1]
         phis, _ = bounded(stages, cf.ALL, cell, sharp=True)
         for s in stages:
             there = chosen(router(s.x, s.sigma, s.outputs, s.data_step), s.outputs, l, shared)
@@ -91,7 +91,7 @@ def fit_expert_choice(
             for b in range(len(s.x)):
                 columns = apart[others, b].flatten(1)[:, None] * phis[position][None]
                 target = (s.truth[b] - s.outputs[shared, b]).flatten()
-                normal.add(part[position], columns.flatten(0, 1), target)
+                normal.add(position % count, columns.flatten(0, 1), target)
                 position += 1
         theta = torch.zeros(len(bank), width)
         if others:

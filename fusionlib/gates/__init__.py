@@ -1,7 +1,7 @@
 """Who weighs what: fixed, learned and closed-form gates, output adapters, oracles."""
 
 from fusionlib.gates.adapters import Residual
-from fusionlib.gates.closed_form import ALL, Cell, ClosedForm, doubt
+from fusionlib.gates.closed_form import ALL, Cell, ClosedForm, Features, residuals
 from fusionlib.gates.gate import Consensus, DataStep, PerNoiseLevel, Static, average, given, nearest
 from fusionlib.gates.oracles import NoiseLevels, Oracle, affine_weights, error_correlation, simplex_weights
 from fusionlib.gates.routing import (
@@ -29,6 +29,7 @@ __all__ = [
     "Cosine",
     "DataStep",
     "Encoder",
+    "Features",
     "Learned",
     "Linear",
     "MultiGate",
@@ -45,11 +46,11 @@ __all__ = [
     "average",
     "cosine_router",
     "dense",
-    "doubt",
     "error_correlation",
     "expert_choice",
     "given",
     "nearest",
+    "residuals",
     "simplex_weights",
     "top_k",
     "top_p",

@@ -55,19 +55,16 @@ def structure(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tens
     return torch.cat(maps, 1)
 
 
-def doubt(of: int = -1) -> Features:
-    """For a bank whose prior `of` may be wrong: what the data step would change in its output, over sigma, the local
-    mean of its size and that of the whole image; and how far this output is from the mean of the others."""
-
-    def features(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
-        away = (len(outputs) / max(len(outputs) - 1, 1)) * (outputs[of] - outputs.mean(0)).abs()
-        whole = change.square().mean((2, 3), keepdim=True).sqrt().expand_as(x)
-        return torch.cat([smooth(change.abs(), 1.5), whole, smooth(away, 1.5)], 1).div(sigma).clamp(max=SPREAD)
-
-    features.of = of  # type: ignore[attr-defined]  # whose change it is given, instead of the mean output's
-    return features
+def residuals(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """What the data say against each prior, (B, 2 N, H, W): the size of what the data step would change in its output,
+    as a local mean and of the whole image, relative to the mean of the priors; -1 .. 3."""
+    local = torch.stack([smooth(c.abs(), 1.5) for c in change])
+    whole = change.square().mean((3, 4), keepdim=True).sqrt().expand_as(local)
+    relative = [size / (size.mean(0) + 1e-3 * sigma) for size in (local, whole)]
+    return torch.cat(relative)[:, :, 0].transpose(0, 1).clamp(max=4) - 1
 
 
+residuals.each = True  # type: ignore[attr-defined]  # it is given what changes in each output, not in their mean
 ALL: tuple[Features, ...] = (constant, context, spread, brightness, structure)
 
 
@@ -184,13 +181,12 @@ def maps(
     """The features (B, F, h, w) of images x (B, 1, H, W), outputs (N, B, 1, H, W), sigma (B,): means over each `cell`
     pixels square, or over the image; for several cells all of them, on the grid of the last and finest."""
 
-    def change(of: int | None) -> Tensor:
-        m = outputs.mean(0) if of is None else outputs[of]
+    def change(m: Tensor) -> Tensor:
         return data_step(m) - m if data_step is not None else torch.zeros_like(m)
 
-    changes = {of: change(of) for of in dict.fromkeys(getattr(f, "of", None) for f in features)}
-    s = sigma.view(-1, 1, 1, 1)
-    phi = torch.cat([f(x, outputs, changes[getattr(f, "of", None)], s) for f in features], 1)
+    s, apart = sigma.view(-1, 1, 1, 1), [getattr(f, "each", False) for f in features]
+    mean, each = change(outputs.mean(0)), torch.stack([*map(change, outputs)]) if any(apart) else None
+    phi = torch.cat([f(x, outputs, each if a else mean, s) for f, a in zip(features, apart, strict=True)], 1)  # type: ignore[arg-type]
     if isinstance(cell, tuple):
         scales = [_pooled(phi, c) for c in cell]
         return torch.cat([F.interpolate(p, scales[-1].shape[2:], mode="bilinear") for p in scales], 1)

@@ -247,7 +247,7 @@ def labelled(spec: Spec) -> list[Labelled]:
     for draw, array in enumerate(lists):
         x, y = observed(spec, "train", spec.n_train, draw, array, slice(draw, None, len(lists)))
         if len(x):
-            data.append(Labelled.alike(array, x, y, draw, len(lists)))
+            data.append(Labelled.numbered(array, x, y, draw, len(lists)))
     if spec.fit == "mixed":
         labels = sky.split("train", spec.n_train, seed=spec.seed, source=spec.sky)
         free = max(2, round(conditions.FREE * spec.n_train))
@@ -261,9 +261,8 @@ def labelled(spec: Spec) -> list[Labelled]:
             )
             if len(image):
                 y = array.observe(fine, 8_000_000 + 100 * spec.seed + k)
-                numbers = [torch.arange(len(s.image))[part] for s in shown]
-                kind = torch.cat([torch.full_like(n, i + 1) for i, n in enumerate(numbers)]).to(device())
-                data.append(Labelled(array, image, y, torch.cat(numbers).to(device()) % 2, kind))
+                numbers = torch.cat([torch.arange(len(s.image))[part] for s in shown])
+                data.append(Labelled(array, image, y, numbers.to(device()) % 2))
     names = [name for name in spec.priors if is_network(name)]
     seen = {name: out_of_fold(data, [d.fold for d in data], networks(spec, name, (":0", ":1"))) for name in names}
     return [d._replace(images={name: seen[name][k] for name in names}) for k, d in enumerate(data)]

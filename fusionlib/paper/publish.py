@@ -229,7 +229,7 @@ def canaries() -> list[Spec]:
         Spec("static_affine", near, 1.0, 8, 8, "dev", regime="uncalibrated", steps=30, grid=uncalibrated),
         Spec("denoiser", (), 1.0, 12, 8, "dev", grid=(*one, ("steps", (200.0,)))),
         Spec("lora", ("identity", "galaxies"), 1.0, 4, 8, "dev", steps=4, grid=one),
-        Spec("closed_form", (*near, "unet:20"), 1.0, 8, 8, "dev", steps=4, grid=one),
+        Spec("closed_residuals", (*near, "unet:20"), 1.0, 8, 8, "dev", steps=4, grid=one),
     ]
 
 

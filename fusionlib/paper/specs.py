@@ -257,9 +257,18 @@ def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any)
 
 ESSAY = ("a:image", "b:image", "c:image")  # the strategies as written
 HOME = ("static_affine", "closed_form", "closed_union", *ESSAY, "unet")
-TUNED = (*HOME, "static_simplex", "closed_form:image", "a:pixel", "c:pixel", "mgpf:image", "gradient:pixel")
-EXPERT = ("closed_form", "static_affine", "a:pixel", "c:pixel", "started", "switched", "stacked")
-SAFE = ("closed_form", 2)  # the rule to be used everywhere: a method, and how many networks are among its priors
+TUNED = (
+    *HOME,
+    "closed_residuals",
+    "static_simplex",
+    "closed_form:image",
+    "a:pixel",
+    "c:pixel",
+    "mgpf:image",
+    "gradient:pixel",
+)
+EXPERT = ("closed_residuals", "static_affine", "a:pixel", "c:pixel", "started", "switched", "stacked")
+SAFE = ("closed_residuals", 2)  # the rule to be used everywhere: a method, and how many networks are among its priors
 
 
 def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
@@ -273,7 +282,7 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     rows = [*likes, replace(like, method="ceiling", priors=())]
     rows += [under(s, m, fits, bank) for s, some in ((like, HOME), (mixed, TUNED)) for m in some]
     rows += [under(mixed, m, fits, (*bank, network)) for m in EXPERT]
-    rows.append(under(mixed, "closed_form", fits, (*bank, network, f"{network}/home")))
+    rows.append(under(mixed, "closed_residuals", fits, (*bank, network, f"{network}/home")))
     return [s for s in rows if not (profile == "smoke" and s.method.endswith(SLOW))]
 
 

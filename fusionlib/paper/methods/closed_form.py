@@ -19,7 +19,7 @@ from fusionlib.fitting import (
     fit_unrolled,
 )
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import ALL, Cell, ClosedForm, NoiseLevels, PerNoiseLevel, Static, doubt
+from fusionlib.gates import ALL, Cell, ClosedForm, Features, NoiseLevels, PerNoiseLevel, Static
 from fusionlib.paper.methods.method import (
     NO_IMAGES,
     Data,
@@ -31,7 +31,6 @@ from fusionlib.paper.methods.method import (
     always,
     cell,
     frozen,
-    is_network,
     joined,
     patches,
     plugged,
@@ -66,17 +65,14 @@ def static(simplex: bool) -> tuple[Solve, Gate]:
 
 
 def closed(
-    cell: Cell = 1, price: float = 0.0, without: str = "", policy: Policy = "own", networks: int = 0
+    cell: Cell = 1, price: float = 0.0, without: str = "", policy: Policy = "own", more: Sequence[Features] = ()
 ) -> tuple[Solve, Gate]:
-    """Weights linear in local features, all but those of the name `without`; with a `price` per hundredth of the bank's
-    operations, of some priors alone. Of the last `networks` priors they see what the data say against each.
-
-    The ridge is the one that predicts the images of conditions left out, where the labels stand for several.
-    """
-    features = [f for f in ALL if f.__name__ != without] + [doubt(-k) for k in range(networks, 0, -1)]
+    """Weights linear in local features, all but those of the name `without`, and `more`; with a `price` per hundredth
+    of the bank's operations, of some priors alone."""
+    features = [*(f for f in ALL if f.__name__ != without), *more]
 
     def solve(bank: Banks, data: Data, sigmas: list[float], lam: float) -> Fitted:
-        how: dict[str, Any] = {"cell": cell, "price": price, "policy": policy, "folds": conditions_of(data)}
+        how: dict[str, Any] = {"cell": cell, "price": price, "policy": policy}
         if price and isinstance(bank, PriorBank):
             how |= {"cost": shares(bank)}
         return fit_closed_form(bank, data, sigmas, lam, features=features, **how)
@@ -99,12 +95,6 @@ def unrolled() -> tuple[Solve, Gate]:
         return fitted | {"theta": fit_unrolled(prior, ["gate.theta"], data, sigmas, lam)["gate.theta"].cpu()}
 
     return end_to_end, gate
-
-
-def conditions_of(data: Data) -> int | list[int]:
-    """Parts in which a fit judges its ridge: conditions where there are three or more, else five of the images."""
-    kinds = torch.cat([d.kind for d in data]).tolist()
-    return kinds if len(set(kinds)) > 2 else 5
 
 
 def shares(bank: PriorBank) -> list[float]:
@@ -135,11 +125,11 @@ def closed_form(
     *,
     without: str = "",
     policy: Policy = "own",
+    more: Sequence[Features] = (),
 ) -> Method:
     """`argument`: the resolution (by default pixel), or `coarse`: image, 16, 4 and 1 pixel together."""
     size = (None, 16, 4, 1) if argument == "coarse" else cell(argument or "pixel")
-    how = closed(size, without=without, policy=policy, networks=sum(map(is_network, priors)))
-    return solved(how, "fused", argument, priors, steps, device)
+    return solved(closed(size, without=without, policy=policy, more=more), "fused", argument, priors, steps, device)
 
 
 def cost_pruned(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:

@@ -196,7 +196,7 @@ def conditions(device: torch.device, n: int = 10) -> Data:
             table = table.assign(sigma=table.sigma * noise)
             array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device)
             y = array.observe(images.fine.to(device), 7000 + len(data))
-            data.append(Labelled.alike(array, images.image.to(device), y))
+            data.append(Labelled.numbered(array, images.image.to(device), y))
     return data
 
 

@@ -20,24 +20,23 @@ NO_IMAGES: Images = {}
 
 class Labelled(NamedTuple):
     """Labelled images (B, 1, H, W) as an instrument sees them. `fold` (B,): 0 or 1, the same for an image wherever it
-    is seen; `kind` (B,): a number for the condition it stands for; `images` of networks that were not fitted to it."""
+    is seen; `images` of networks that were not fitted to it."""
 
     array: Array
     truth: Tensor
     y: Any
     fold: Tensor
-    kind: Tensor
     images: Images = NO_IMAGES
 
     @classmethod
-    def alike(cls, array: Array, truth: Tensor, y: Any, first: int = 0, every: int = 1) -> "Labelled":
-        """All of one condition; their numbers are `first`, `first + every`, ..."""
+    def numbered(cls, array: Array, truth: Tensor, y: Any, first: int = 0, every: int = 1) -> "Labelled":
+        """Their numbers are `first`, `first + every`, ..."""
         number = first + every * torch.arange(len(truth), device=truth.device)
-        return cls(array, truth, y, number % 2, torch.zeros_like(number))
+        return cls(array, truth, y, number % 2)
 
     def part(self, index: slice | Tensor) -> "Labelled":
         images = {name: image[index] for name, image in self.images.items()}
-        return Labelled(self.array, self.truth[index], self.y[index], self.fold[index], self.kind[index], images)
+        return Labelled(self.array, self.truth[index], self.y[index], self.fold[index], images)
 
 
 Data = Sequence[Labelled]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fusionlib import metrics
 from fusionlib.fitting import fit_closed_form
 from fusionlib.fusion import FusedPrior
-from fusionlib.paper.methods.closed_form import closed, conditions_of, solved
+from fusionlib.gates import ALL, residuals
+from fusionlib.paper.methods.closed_form import closed, solved
 from fusionlib.paper.methods.method import (
     NO_IMAGES,
     Array,
@@ -27,6 +28,8 @@ from fusionlib.paper.methods.method import (
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.priors import Fixed, PriorBank
 
+FEATURES, CLOSED = (*ALL, residuals), closed(more=(residuals,))
+
 
 def _image(images: Images) -> Tensor:
     """The network's image. Raises ValueError unless there is exactly one."""
@@ -42,11 +45,11 @@ def _without_network(priors: tuple[str, ...]) -> tuple[str, ...]:
 
 def started(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """The closed form over the bank in a loop that starts from the network's image, and is fitted along it."""
-    bank, (_, gate) = frozen(priors, device), closed()
+    bank, (_, gate) = frozen(priors, device), CLOSED
 
     def fit(s: Settings, data: Data) -> Fitted:
         starts = [_image(d.images) for d in data]
-        return fit_closed_form(bank, data, sigmas_of(s, steps), s["lam"], folds=conditions_of(data), start=starts)
+        return fit_closed_form(bank, data, sigmas_of(s, steps), s["lam"], features=FEATURES, start=starts)
 
     def prior(s: Settings, fitted: Fitted, images: Images = NO_IMAGES) -> nn.Module:
         return FusedPrior(bank, gate(sigmas_of(s, steps), fitted)).to(device)
@@ -63,7 +66,7 @@ def started(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
 
 def switched(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """The network's image where its chi-square is below a threshold, elsewhere the closed form over the bank."""
-    loop = solved(closed(), "fused", "pixel", _without_network(priors), steps, device)
+    loop = solved(CLOSED, "fused", "pixel", _without_network(priors), steps, device)
     assert loop.fit is not None
 
     def fit(s: Settings, data: Data) -> Fitted:
@@ -97,8 +100,8 @@ def _gain(image: Tensor, other: Tensor, truth: Tensor) -> Tensor:
 def stacked(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """The closed form over the bank and, after its loop, the same gate over two images: the loop's and the network's,
     told apart by what the data say against each."""
-    loop = solved(closed(), "fused", "pixel", _without_network(priors), steps, device)
-    last, gate = closed(networks=1)
+    loop = solved(CLOSED, "fused", "pixel", _without_network(priors), steps, device)
+    last, gate = CLOSED
 
     def both(loop_image: Tensor, images: Images) -> dict[str, Tensor]:
         return {"loop": loop_image, "network": _image(images)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fusionlib.fitting import MetaConfig, PerImage, held_out_weights
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import Consensus, Oracle, average
+from fusionlib.gates import Consensus, Oracle, average, residuals
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.metrics import blur
 from fusionlib.paper.methods import closed_form, gradient, rivals, variants
@@ -198,6 +198,13 @@ METHODS: dict[str, Entry] = {
     "static_affine": Entry(_AFFINE, "static weights, affine", "#DA5526", "fitted", short="static, affine"),
     "closed_form": _solved(
         closed_form.closed_form, "closed form, {} (ours)", "#B30059", resolution="argument", short="closed form"
+    ),
+    "closed_residuals": _solved(
+        partial(closed_form.closed_form, more=(residuals,)),
+        "closed form, data residuals (ours)",
+        "#67001F",
+        resolution="argument",
+        short="data residuals",
     ),
     "closed_expert": _solved(
         closed_form.closed_expert, "expert choice, {1} of {0}, closed form", "#980043", resolution="argument"

@@ -76,7 +76,7 @@ def augmented_labels(argument: str, priors: tuple[str, ...], steps: int, device:
         for array, x, *_ in data:
             clean = (x / x.amax((2, 3), keepdim=True)).cpu()
             copies = augmented(clean, max(1, COPIES * len(x) // total), rng, turns=True, shift=0.05).to(x)
-            more.append(Labelled.alike(array, copies, array.observe(copies, 77)))
+            more.append(Labelled.numbered(array, copies, array.observe(copies, 77)))
         return learn(s, [*data, *more])
 
     return replace(method, fit=fit)
