@@ -48,10 +48,10 @@ priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies",
 # packaged one turned by 40°. Objects: the discs of the labels, and rings, crescents, pairs, discs, Gaussians and thick
 # tori.
 #
-# A fit is `home`: the labels as the packaged array sees them; or `mixed`: the same labels, once more through eight
-# arrays turned by up to 30°, thinned to no less than 0.3 and up to three times as noisy, and rings, crescents and pairs,
-# which are simulated and cost no label. Discs, Gaussians and tori are in no fit. The networks are trained on the same
-# data. A network from the data to the image can also be one of the priors, one that ignores its input; the gate is
+# A fit is `home`: the labels as the packaged array sees them; or `mixed`: the same labels, once more through other
+# arrays, turned by up to 30°, thinned to no less than 0.3 and up to three times as noisy, and rings, crescents and
+# pairs, which are simulated and cost no label. Discs, Gaussians and tori are in no fit. The networks are trained on
+# the same data. A network from the data to the image can also be one of the priors, one that ignores its input; the gate is
 # fitted to images of networks that have not seen the label, and sees for each prior what the data say against its
 # output.
 

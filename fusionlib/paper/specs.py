@@ -257,8 +257,7 @@ def closure_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any)
 
 ESSAY = ("a:image", "b:image", "c:image")  # the strategies as written
 HOME = ("static_affine", "closed_form", "closed_union", *ESSAY, "unet")
-TUNED = (
-    *HOME,
+BEYOND = (
     "closed_residuals",
     "static_simplex",
     "closed_form:image",
@@ -280,7 +279,7 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     like, network = likes[0], f"unet:{int(dict(p.grid['unet'])['steps'][0])}"
     mixed = replace(like, fit="mixed")
     rows = [*likes, replace(like, method="ceiling", priors=())]
-    rows += [under(s, m, fits, bank) for s, some in ((like, HOME), (mixed, TUNED)) for m in some]
+    rows += [under(s, m, fits, bank) for s, some in ((like, HOME), (mixed, (*HOME, *BEYOND))) for m in some]
     rows += [under(mixed, m, fits, (*bank, network)) for m in EXPERT]
     rows.append(under(mixed, "closed_residuals", fits, (*bank, network, f"{network}/home")))
     return [s for s in rows if not (profile == "smoke" and s.method.endswith(SLOW))]
