@@ -51,9 +51,9 @@ priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies",
 # A fit is `home`: the labels as the packaged array sees them; or `mixed`: the same labels, once more through other
 # arrays, turned by up to 30°, thinned to no less than 0.3 and up to three times as noisy, and rings, crescents and
 # pairs, which are simulated and cost no label. Discs, Gaussians and tori are in no fit. The networks are trained on
-# the same data. A network from the data to the image can also be one of the priors, one that ignores its input; the gate is
-# fitted to images of networks that have not seen the label, and sees for each prior what the data say against its
-# output.
+# the same data. A network from the data to the image can also be one of the priors, one that ignores its input; the
+# gate is fitted to images of networks that have not seen the label, and sees for each prior what the data say against
+# its output. All rows that learn, but for the networks, have one setting of the loop.
 
 # %%
 out = paper.output(profile)

@@ -123,7 +123,8 @@ class Spec:
     def versions(self) -> dict[str, Any]:
         """What the record rests on."""
         priors = [methods.identity(name) if is_network(name) else zoo.identity(name) for name in self.priors]
-        return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors}
+        mixture = {"mixture": conditions.VERSION} if self.fit and conditions.VERSION > 1 else {}
+        return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors} | mixture
 
     @property
     def key(self) -> str:

@@ -40,7 +40,7 @@ GRID = {
     "closures": (("sigma_max", (0.15, 0.3)), ("sigma_min", (0.01, 0.02)), ("lam", (0.1, 0.3, 1.0))),
     "rml": RML_GRID,
     "fitted": (("sigma_max", (0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
-    "started": (("sigma_max", (0.05, 0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1, 0.3))),
+    "started": (("sigma_max", (0.05, 0.1, 0.2)), ("sigma_min", (0.02,)), ("lam", (0.1,))),
     "learned": ONE,
     # steps of training; tab07_training has others: the U-Net and the denoiser would gain from more with many labels
     "unet": (("steps", (4000.0,)),),

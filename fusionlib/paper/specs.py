@@ -279,9 +279,11 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     like, network = likes[0], f"unet:{int(dict(p.grid['unet'])['steps'][0])}"
     mixed = replace(like, fit="mixed")
     rows = [*likes, replace(like, method="ceiling", priors=())]
-    rows += [under(s, m, fits, bank) for s, some in ((like, HOME), (mixed, (*HOME, *BEYOND))) for m in some]
-    rows += [under(mixed, m, fits, (*bank, network)) for m in EXPERT]
-    rows.append(under(mixed, "closed_residuals", fits, (*bank, network, f"{network}/home")))
+    rows += [under(like, m, fits, bank) for m in HOME]
+    learning = [(m, bank) for m in (*HOME, *BEYOND)] + [(m, (*bank, network)) for m in EXPERT]
+    for m, priors in (*learning, ("closed_residuals", (*bank, network, f"{network}/home"))):
+        s = under(mixed, m, fits, priors)
+        rows.append(replace(s, grid=p.grid["learned"]) if entry(m).grid == "fitted" else s)  # one setting for all
     return [s for s in rows if not (profile == "smoke" and s.method.endswith(SLOW))]
 
 
