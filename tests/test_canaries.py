@@ -66,7 +66,8 @@ def check_scores(spec: Spec) -> None:
     settings, _, fitted = tuned(spec)
     array = experiment.arrays(spec)[0]
     truth, y = experiment.observed(spec, spec.split, 2, 0, array)
-    image = with_truth(experiment.method_of(spec), truth).run(settings, fitted, array, y, None).image
+    images = experiment.images_of(spec, array, y)
+    image = with_truth(experiment.method_of(spec), truth).run(settings, fitted, array, y, None, images).image
     now = metrics.psnr(experiment.comparable(spec, image, truth), truth).cpu().numpy()
     was = store.load(spec.key)["psnr"][0, :2]
     assert np.allclose(now, was, atol=tolerance), f"{spec.method}: stored {was} dB, now {now} dB. {advice(kind)}"

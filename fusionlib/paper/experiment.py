@@ -241,7 +241,8 @@ def labelled(spec: Spec) -> list[Labelled]:
     """The labelled images of an experiment with their data, by instrument; of a `mixed` fit also, as `conditions` draws
     them, every label once more through one of several other arrays, and simulated objects through all of these.
 
-    Where networks are among the priors, with what those make of them that did not see them.
+    Where networks are among the priors, with what those make of them that have seen neither the label nor, of simulated
+    objects, any of their kind: all of a kind are in one fold.
     """
     lists = arrays(spec)
     data: list[Labelled] = []
@@ -262,8 +263,9 @@ def labelled(spec: Spec) -> list[Labelled]:
             )
             if len(image):
                 y = array.observe(fine, 8_000_000 + 100 * spec.seed + k)
-                numbers = torch.cat([torch.arange(len(s.image))[part] for s in shown])
-                data.append(Labelled(array, image, y, numbers.to(device()) % 2))
+                kinds = [torch.arange(len(labels.image)), *(torch.full((free,), i // 2) for i in range(len(skies)))]
+                fold = torch.cat([kind[part] for kind in kinds]) % 2
+                data.append(Labelled(array, image, y, fold.to(device())))
     names = [name for name in spec.priors if is_network(name)]
     seen = {name: out_of_fold(data, [d.fold for d in data], networks(spec, name, (":0", ":1"))) for name in names}
     return [d._replace(images={name: seen[name][k] for name in names}) for k, d in enumerate(data)]
@@ -335,7 +337,10 @@ def settings_of(record: Record) -> Settings:
 
 
 def scores(spec: Spec) -> Record:
-    """Per-image scores, each (draws, n_test), of one experiment; with its settings, cost and seconds per image."""
+    """Per-image scores, each (draws, n_test), of one experiment; with its settings, cost and seconds per image.
+
+    `psnr_ended` and `chi2_ended` are of the image after one more data step, where the loop has calibrated data.
+    """
     return stored(spec.key, lambda: _scores(spec) if spec.n_test else _tuning(spec), lambda: facts_of(spec))
 
 
@@ -369,6 +374,9 @@ def _scores(spec: Spec) -> Record:
             result = with_truth(method, truth[part]).run(settings, fitted, array, y[part], None, images)
             seconds += result.seconds
             parts.append(_score(spec, result.image, truth[part], array, y[part]))
+            if "lam" in settings and isinstance(array, Interferometer):
+                ended = array.prox(result.image, y[part], settings["lam"] / settings["sigma_min"] ** 2)
+                parts[-1] |= {"psnr_ended": metrics.psnr(ended, truth[part]), "chi2_ended": array.chi2(ended, y[part])}
         for name in parts[0]:
             rows.setdefault(name, []).append(torch.cat([p[name] for p in parts]).cpu().numpy())
     draws = len(rows["psnr"])

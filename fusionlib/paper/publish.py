@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,13 +23,14 @@ from PIL import Image
 from fusionlib import files
 from fusionlib.paper import figures, plots, store, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
-from fusionlib.paper.experiment import Spec, tuning
+from fusionlib.paper.experiment import Spec, rests_on, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES, profile_of
 from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
 from fusionlib.paper.studies import classification
 from fusionlib.paper.studies.classification import Cell
 from fusionlib.paper.studies.conclusions import strip_specs
+from fusionlib.paper.studies.shift import safe
 from fusionlib.paper.tasks import Task
 from fusionlib.priors import BANKS
 
@@ -215,7 +217,7 @@ def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
     for chapter in chapters_of(profile):
         specs, tasks = parts_of(chapter, profile, {}, priors)
         specs = [*specs, *(s for task in tasks for s in task.specs)]
-        parts |= {part.key: part for s in specs for part in (tuning(s), s)} | {task.key: task for task in tasks}
+        parts |= {part.key: part for s in specs for part in (*rests_on(s), s)} | {task.key: task for task in tasks}
     return parts | {key: cell for key, cell in classification.cells(profile).items()}
 
 
@@ -229,16 +231,20 @@ def canaries() -> list[Spec]:
         Spec("static_affine", near, 1.0, 8, 8, "dev", regime="uncalibrated", steps=30, grid=uncalibrated),
         Spec("denoiser", (), 1.0, 12, 8, "dev", grid=(*one, ("steps", (200.0,)))),
         Spec("lora", ("identity", "galaxies"), 1.0, 4, 8, "dev", steps=4, grid=one),
-        Spec("closed_residuals", (*near, "unet:20"), 1.0, 8, 8, "dev", steps=4, grid=one),
+        *(
+            Spec(method, (*near, "unet:20"), 1.0, 8, 8, "dev", steps=4, grid=one)
+            for method in ("closed_residuals", "started", "switched", "stacked")
+        ),
     ]
 
 
 def shipped() -> set[str]:
     """Names of the records that may ship: all that the profiles but smoke want, less fits of more than LARGE bytes
-    (networks) but for those that chapter 13 shows in pictures, and the canaries."""
+    (networks) but for those that chapter 13 shows in pictures, the safe rule of chapter 11, and the canaries."""
     keys = set().union(*map(wanted, SHIPPED))
     always = [tuning(s).key for p in ("quick", "paper") for s in strip_specs(p, BANKS["main"], singles=True)]
-    always += [part.key for s in canaries() for part in (tuning(s), s)]
+    always += [part.key for s in canaries() for part in (*rests_on(s), s)]
+    always += [part.key for part in rests_on(replace(safe("paper"), n_test=1))]
     return {key for key in keys if _size(key) < LARGE} | set(always)
 
 
@@ -255,7 +261,7 @@ def pack() -> None:
 
 def unwanted() -> list[str]:
     """Records that ship and no profile wants, less those of an observation: not everybody has its file."""
-    kept = set().union(*map(wanted, SHIPPED)) | {part.key for s in canaries() for part in (tuning(s), s)}
+    kept = set().union(*map(wanted, SHIPPED)) | {part.key for s in canaries() for part in (*rests_on(s), s)}
     return [
         key
         for key, line in store.index().items()

@@ -284,7 +284,10 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     for m, priors in (*learning, ("closed_residuals", (*bank, network, f"{network}/home"))):
         s = under(mixed, m, fits, priors)
         rows.append(replace(s, grid=p.grid["learned"]) if entry(m).grid == "fitted" else s)  # one setting for all
-    return [s for s in rows if not (profile == "smoke" and s.method.endswith(SLOW))]
+    return [s for s in rows if profile != "smoke" or s.method.startswith(SMOKE_SHIFT)]
+
+
+SMOKE_SHIFT = ("single", "average", "ceiling", "unet", "closed_residuals", "switched")
 
 
 def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
