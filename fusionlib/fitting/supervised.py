@@ -16,6 +16,7 @@ from fusionlib.priors import Body, Denoiser
 from fusionlib.priors.datasets import augmented
 
 RHO = (0.3, 3.0, 30.0)  # penalties of the images it starts from
+POINT = 30.0  # flux of the point that shows the beam: about that of a sky
 LEVELS = (0.01, 0.5)  # noise a denoiser is trained on
 SCALE = 0.1  # root mean square of a typical sky
 
@@ -23,21 +24,27 @@ SCALE = 0.1  # root mean square of a typical sky
 class EndToEnd(nn.Module):
     """A U-Net from the data's own images, regularised three ways, to the sky: (B, 3, H, W) to (B, 1, H, W).
 
-    It adds to the middle one. 0.7 million parameters.
+    It adds to the middle one. 0.7 million parameters. With a `beam` it is also shown what the array makes of a point,
+    (B, 6, H, W).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 96), beam: bool = False) -> None:
         super().__init__()
-        self.body = Body(12, widths=(32, 64, 96))
+        self.body, self.beam = Body(24 if beam else 12, widths=widths), beam
 
     def forward(self, starts: Tensor) -> Tensor:
         inside = self.body(F.pixel_unshuffle(starts, 2), torch.zeros(len(starts), 1, 1, 1).to(starts))
         return starts[:, 1:2] + 0.3 * inside
 
 
-def starts(physics: Physics, y: Any) -> Tensor:
-    """What the data alone say, (B, 3, H, W)."""
-    return torch.cat([physics.prox(physics.start(y), y, rho) for rho in RHO], 1)
+def starts(physics: Physics, y: Any, beam: bool = False) -> Tensor:
+    """What the data alone say, (B, 3, H, W); with a `beam` also what the same array says of a point, (B, 6, H, W)."""
+    images = torch.cat([physics.prox(physics.start(y), y, rho) for rho in RHO], 1)
+    if not beam:
+        return images
+    point, middle = torch.zeros_like(images[:1, :1]), slice(images.shape[2] // 2 - 1, images.shape[2] // 2 + 1)
+    point[:, :, middle, middle] = POINT / 4
+    return torch.cat([images, starts(physics, physics(point)).expand_as(images)], 1)  # type: ignore[operator]
 
 
 def fit_end_to_end(
@@ -48,24 +55,25 @@ def fit_end_to_end(
     decay: float = 1e-2,
     batch: int = 16,
     seed: int = 0,
+    **shape: Any,
 ) -> EndToEnd:
     """Train on labelled images varied as in `fit_denoiser`, each time observed anew by the array.
 
     `data` start with interferometer, truth, y; AdamW, cosine rate (twice this rate, and it may never leave where it
-    starts), deterministic from the seed.
+    starts), deterministic from the seed. `shape` as for `EndToEnd`.
     """
     device, rng = data[0][1].device, torch.Generator().manual_seed(seed)
     clean = [_unit_peak(truth) for _, truth, *_ in data]
     shares = torch.tensor([float(len(truth)) for truth in clean])
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        net = EndToEnd().to(device)
+        net = EndToEnd(**shape).to(device)
 
     def loss(step: int) -> Tensor:
         k = int(torch.multinomial(shares, 1, generator=rng))
         truth, physics = augmented(clean[k], batch, rng, turns=True, shift=0.05).to(device), data[k][0]
         with torch.no_grad():
-            start = starts(physics, physics.observe(truth, 1_000_000 * (seed + 1) + step))
+            start = starts(physics, physics.observe(truth, 1_000_000 * (seed + 1) + step), net.beam)
         return (net(start) - truth).square().mean()
 
     descend([(list(net.parameters()), rate)], loss, steps, decay=decay, beta2=0.99, warm=50)

@@ -52,11 +52,11 @@ class Spec:
 
     `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
     `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is `calibrated` or
-    `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of `conditions` that
-    the test images are seen with; `fit` is "" for labels as the packaged array sees them, or `mixed`: through arrays
-    drawn anew, and with simulated objects beside them. `sky` is a folder of images instead of the simulator,
-    `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning
-    alone.
+    `uncalibrated` (closures, amplitudes with gain errors, flux).
+    `array` names another instrument of `conditions` that the test images are seen with; `fit` is "" for labels as the
+    packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects beside them, or `mixed less
+    ring`: without those of a family. `sky` is a folder of images instead of the simulator, `observation` a UVFITS or
+    CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning alone.
     """
 
     method: str
@@ -94,8 +94,8 @@ class Spec:
             )
         if self.array and self.observation:
             raise ValueError("Spec: array and observation are two instruments; give one of them")
-        if self.fit not in ("", "mixed") or (self.fit and self.regime != "calibrated"):
-            raise ValueError(f"Spec: fit must be empty or mixed, on calibrated data, got {self.fit!r}")
+        if self.fit not in conditions.FITS or (self.fit and self.regime != "calibrated"):
+            raise ValueError(f"Spec: fit must be one of {conditions.FITS}, on calibrated data, got {self.fit!r}")
         if {name for name, _ in self.grid} != wanted:
             raise ValueError(f"Spec: the grid of {self.method} needs values of {sorted(wanted)}, got {self.grid}")
         if self.observation and self.coverage != 1.0:
@@ -250,25 +250,31 @@ def labelled(spec: Spec) -> list[Labelled]:
         x, y = observed(spec, "train", spec.n_train, draw, array, slice(draw, None, len(lists)))
         if len(x):
             data.append(Labelled.numbered(array, x, y, draw, len(lists)))
-    if spec.fit == "mixed":
-        labels = sky.split("train", spec.n_train, seed=spec.seed, source=spec.sky)
-        free = max(2, round(conditions.FREE * spec.n_train))
-        skies = [conditions.objects(name, free, sky.SEEDS["train"] + spec.seed) for name in conditions.SIMULATED]
-        for k in range(conditions.DRAWN):
-            table = conditions.drawn_table(spec.seed, k)
-            array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
-            shown, part = (labels, *skies), slice(k, None, conditions.DRAWN)
-            image, fine = (
-                torch.cat([getattr(s, name)[part] for s in shown]).to(device()) for name in ("image", "fine")
-            )
-            if len(image):
-                y = array.observe(fine, 8_000_000 + 100 * spec.seed + k)
-                kinds = [torch.arange(len(labels.image)), *(torch.full((free,), i // 2) for i in range(len(skies)))]
-                fold = torch.cat([kind[part] for kind in kinds]) % 2
-                data.append(Labelled(array, image, y, fold.to(device())))
+    if spec.fit:
+        data += _mixed(spec)
     names = [name for name in spec.priors if is_network(name)]
     seen = {name: out_of_fold(data, [d.fold for d in data], networks(spec, name, (":0", ":1"))) for name in names}
     return [d._replace(images={name: seen[name][k] for name in names}) for k, d in enumerate(data)]
+
+
+def _mixed(spec: Spec) -> list[Labelled]:
+    """What a mixed fit sees beside the labels at home."""
+    families = [name for name in conditions.SIMULATED if not spec.fit.endswith(f"less {name}")]
+    labels = sky.split("train", spec.n_train, seed=spec.seed, source=spec.sky)
+    free = max(2, round(conditions.FREE * spec.n_train))
+    skies = [labels, *(conditions.objects(name, free, sky.SEEDS["train"] + spec.seed) for name in families)]
+    kinds = [torch.full((free,), conditions.SIMULATED.index(name) // 2) for name in families]
+    folds, data = [torch.arange(len(labels.image)) % 2, *kinds], []
+    for k in range(conditions.DRAWN):
+        table, part = conditions.drawn_table(spec.seed, k), slice(k, None, conditions.DRAWN)
+        array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
+        image, fine, fold = (
+            torch.cat([v[part] for v in values]).to(device())
+            for values in ([s.image for s in skies], [s.fine for s in skies], folds)
+        )
+        if len(image):
+            data.append(Labelled(array, image, array.observe(fine, 8_000_000 + 100 * spec.seed + k), fold))
+    return data
 
 
 def networks(spec: Spec, name: str, which: Sequence[str] = ("",)) -> list[nn.Module]:

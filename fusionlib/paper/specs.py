@@ -287,6 +287,30 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     return [s for s in rows if profile != "smoke" or s.method.startswith(SMOKE_SHIFT)]
 
 
+def features_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """Chapter 11: the closed form with and without data residuals, each simulated family left out of the fit, scored on
+    development images of that family: a kind that the fit has not seen."""
+    p = profile_of(profile)
+    like = next(s for s in shift_rows(profile, priors) if s.method == "closed_residuals" and s.fit)
+    return [
+        replace(like, method=method, fit=f"mixed less {name}", family=name, split="dev", n_test=p.n_other)
+        for method in ("closed_form", "closed_residuals")
+        for name in conditions.SIMULATED
+    ]
+
+
+def network_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """Chapter 11: networks trained on mixed conditions, by steps, width, and with the beam shown, on development images
+    of the sky and of the simulated families."""
+    p = profile_of(profile)
+    like = next(s for s in shift_rows(profile, priors) if s.method == "unet" and s.fit)
+    (steps,) = dict(like.grid)["steps"]
+    arms = [("unet", steps), ("unet", 3 * steps), ("unet_beam", steps), ("unet_wide", steps)]
+    rows = [replace(like, method=m, grid=(("steps", (n,)),), split="dev", n_test=p.n_partial) for m, n in arms]
+    cells = [c for c in conditions.CELLS if c.family in ("", *conditions.SIMULATED) and c.array in ("", "turned 40")]
+    return [replace(s, array=c.array, family=c.family) for s in rows for c in cells]
+
+
 SMOKE_SHIFT = ("single", "average", "ceiling", "unet", "closed_residuals", "switched")
 
 
