@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from fusionlib.paper import methods, specs, tables
-from fusionlib.paper.experiment import Spec
 from fusionlib.paper.profiles import PROFILES
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies import ablations, claims, conclusions, strategies
 from fusionlib.paper.studies.checklist import CHECKLIST
 from fusionlib.priors import zoo

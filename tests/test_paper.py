@@ -35,6 +35,7 @@ from fusionlib.paper.chapter import CHAPTERS, check_parameters, source
 from fusionlib.paper.methods import closed_form, gradient
 from fusionlib.paper.publish import clean, fill, publish, results_markdown
 from fusionlib.paper.run import Plan, main, make_plan
+from fusionlib.paper.spec import Grid, content
 from fusionlib.paper.stale import reached
 from fusionlib.paper.studies import headroom, strategies, stress
 from fusionlib.paper.tables import SCHEMA
@@ -42,7 +43,7 @@ from fusionlib.paper.tables import SCHEMA
 SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2}
 
 
-def grid(lam: tuple[float, ...] = (0.1, 1.0), sigma_min: tuple[float, ...] = (0.01, 0.02)) -> experiment.Grid:
+def grid(lam: tuple[float, ...] = (0.1, 1.0), sigma_min: tuple[float, ...] = (0.01, 0.02)) -> Grid:
     return (("sigma_max", (0.2,)), ("sigma_min", sigma_min), ("lam", lam))
 
 
@@ -79,7 +80,7 @@ def test_key_names_everything_that_matters(tmp_path):
     before = small(observation=str(table), coverage=1.0).key
     moved = tmp_path / "moved.csv"
     moved.write_text(table.read_text())
-    assert experiment.content(str(moved)) == experiment.content(str(table))
+    assert content(str(moved)) == content(str(table))
     table.write_text("u,v,sigma\n1e9,1e9,0.025\n")
     assert small(observation=str(table), coverage=1.0).key != before
 

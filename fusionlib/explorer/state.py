@@ -31,7 +31,8 @@ from fusionlib.interferometer import (
     read_observation,
 )
 from fusionlib.paper import store
-from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, content, tuning
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, tuning
+from fusionlib.paper.spec import content
 from fusionlib.paper.specs import closure_specs
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 from fusionlib.priors import PriorBank, call, zoo

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 import fusionlib.paper  # noqa: F401  (its modules record their functions)
-from fusionlib.paper.experiment import Spec, scores
+from fusionlib.paper.experiment import scores
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.tasks import Task
 
 

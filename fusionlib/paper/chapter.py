@@ -18,8 +18,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from fusionlib import files
 from fusionlib.paper import specs
-from fusionlib.paper.experiment import Spec
 from fusionlib.paper.manifest import output, provenance, write
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies import m87, patches, shift, strategies, stress, weight_analysis
 from fusionlib.paper.studies.ablations import ablation_specs
 from fusionlib.paper.studies.conclusions import conclusion_specs

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fusionlib.paper.experiment import HQS_GRID, RML_GRID, Grid
+from fusionlib.paper.spec import HQS_GRID, RML_GRID, Grid
 from fusionlib.sky import FAMILIES
 
 

@@ -23,10 +23,11 @@ from PIL import Image
 from fusionlib import files
 from fusionlib.paper import figures, plots, store, style
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
-from fusionlib.paper.experiment import Spec, rests_on, tuning
+from fusionlib.paper.experiment import rests_on, tuning
 from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES, profile_of
 from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies import classification
 from fusionlib.paper.studies.classification import Cell
 from fusionlib.paper.studies.conclusions import strip_specs

@@ -34,22 +34,12 @@ from fusionlib.paper.chapter import (
     parameters_of,
     source,
 )
-from fusionlib.paper.experiment import (
-    HQS_GRID,
-    RML_GRID,
-    Spec,
-    arrays,
-    content,
-    device,
-    method_of,
-    rests_on,
-    settings_grid,
-    tuning,
-)
+from fusionlib.paper.experiment import arrays, device, method_of, rests_on, settings_grid, tuning
 from fusionlib.paper.manifest import output
 from fusionlib.paper.methods import entry
 from fusionlib.paper.methods.method import with_truth
 from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.spec import HQS_GRID, RML_GRID, Spec, content
 from fusionlib.paper.stale import reached
 from fusionlib.paper.studies.headroom import milliseconds
 from fusionlib.paper.tasks import Task

@@ -6,9 +6,9 @@ from typing import Any
 
 from fusionlib import sky as skies
 from fusionlib.paper import conditions
-from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.spec import Spec
 from fusionlib.priors import BANKS
 
 

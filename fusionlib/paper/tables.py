@@ -13,19 +13,10 @@ import torch
 from fusionlib import files, metrics
 from fusionlib.interferometer import COVERAGE, Interferometer, eht2017_table, read_observation
 from fusionlib.metrics import THRESHOLD, Comparison, bootstrap, compare
-from fusionlib.paper.experiment import (
-    Record,
-    Spec,
-    arrays,
-    method_of,
-    observed,
-    scores,
-    settings_grid,
-    settings_of,
-    tuned,
-)
+from fusionlib.paper.experiment import Record, arrays, method_of, observed, scores, settings_grid, settings_of, tuned
 from fusionlib.paper.methods import resolution
 from fusionlib.paper.methods.method import Array, with_truth
+from fusionlib.paper.spec import Spec
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import BANKS
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fusionlib import files
-from fusionlib.paper.experiment import Spec, content
+from fusionlib.paper.spec import Spec, content
 from fusionlib.paper.store import Record, stored
 
 Result = pd.DataFrame | dict[str, Any]  # a table, or arrays and tables by name

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import entry
 from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import SUPERVISED, banks_of, baseline_specs, of_headline, under
 from fusionlib.paper.studies.ablation_list import ABLATIONS, Ablation, Arm
 from fusionlib.paper.tables import bank_name, best_of, compared, difference, image_psnr

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fusionlib import files
-from fusionlib.paper.experiment import Spec, scores
+from fusionlib.paper.experiment import scores
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.studies import classification
 from fusionlib.paper.studies.ablation_list import Arm

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import Spec
 from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import banks_of, strategy_specs
 from fusionlib.paper.studies.ablation_list import Arm
 from fusionlib.paper.studies.ablations import arm_specs, label_specs, like, reference_specs

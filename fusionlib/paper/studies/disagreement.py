@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_gradient_magnitude
 
 from fusionlib import metrics
 from fusionlib.metrics import bootstrap
-from fusionlib.paper.experiment import Spec
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies.m87 import Source, task_of
 from fusionlib.paper.studies.watched import Seen, flat
 from fusionlib.paper.tables import examples

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fusionlib import metrics
 from fusionlib import sky as skies
 from fusionlib.gates import oracles
-from fusionlib.paper.experiment import Spec, device
+from fusionlib.paper.experiment import device
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import score_table
 from fusionlib.priors import guard, zoo

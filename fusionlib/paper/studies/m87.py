@@ -31,8 +31,9 @@ from fusionlib.interferometer import (
     released_data,
 )
 from fusionlib.metrics import rings
-from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, Spec, device, method_of, scores, tuned
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, device, method_of, scores, tuned
 from fusionlib.paper.methods.method import Settings, with_truth
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import closure_specs
 from fusionlib.paper.store import Record
 from fusionlib.paper.tasks import Task, recorded

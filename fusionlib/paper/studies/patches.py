@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fusionlib import metrics
 from fusionlib.fusion import FusedPrior
-from fusionlib.paper.experiment import Spec, arrays, device, method_of, observed, settings_grid, tuned
+from fusionlib.paper.experiment import arrays, device, method_of, observed, settings_grid, tuned
 from fusionlib.paper.methods.method import with_truth
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import patch_specs
 from fusionlib.paper.studies.strategies import Run
 from fusionlib.paper.tables import bank_name, compared, difference, score_table

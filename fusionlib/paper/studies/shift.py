@@ -13,10 +13,11 @@ from fusionlib.interferometer import Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import conditions
 from fusionlib.paper.conditions import Cell
-from fusionlib.paper.experiment import Spec, arrays, images_of, method_of, observed, scores, tuned
+from fusionlib.paper.experiment import arrays, images_of, method_of, observed, scores, tuned
 from fusionlib.paper.methods import label
 from fusionlib.paper.methods.method import is_network, with_truth
 from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import SAFE, shift_rows, shift_specs
 from fusionlib.paper.tables import bank_name, compared
 from fusionlib.paper.tasks import Task, recorded

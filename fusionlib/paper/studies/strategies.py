@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fusionlib import metrics
 from fusionlib.fitting import collapse
 from fusionlib.paper import store
-from fusionlib.paper.experiment import Spec, arrays, method_of, observed, scores, tuned
+from fusionlib.paper.experiment import arrays, method_of, observed, scores, tuned
 from fusionlib.paper.methods.method import Array, with_truth
 from fusionlib.paper.profiles import PROFILES
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import banks_of
 from fusionlib.paper.tables import bank_name, compared, difference, examples
 from fusionlib.paper.tasks import Task, recorded

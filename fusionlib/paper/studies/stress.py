@@ -9,8 +9,9 @@ import torch
 
 from fusionlib import metrics
 from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer
-from fusionlib.paper.experiment import WINDOW, Spec, device, method_of, observed, tuned
+from fusionlib.paper.experiment import WINDOW, device, method_of, observed, tuned
 from fusionlib.paper.methods.method import with_truth
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies.ablations import like, reference_specs
 from fusionlib.paper.tables import compared
 from fusionlib.paper.tasks import Task, recorded

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fusionlib.fusion import FusedPrior, spread
-from fusionlib.paper.experiment import Spec, arrays, observed, prior_of
+from fusionlib.paper.experiment import arrays, observed, prior_of
 from fusionlib.paper.methods.method import sigmas_of
+from fusionlib.paper.spec import Spec
 from fusionlib.pnp import Reconstruction, hqs
 
 

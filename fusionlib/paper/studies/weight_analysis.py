@@ -15,7 +15,8 @@ from fusionlib.fusion import spread
 from fusionlib.gates import Oracle, Router, error_correlation, simplex_weights
 from fusionlib.interferometer import released_data
 from fusionlib.metrics import bootstrap, holm
-from fusionlib.paper.experiment import Spec, arrays, observed
+from fusionlib.paper.experiment import arrays, observed
+from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import weight_specs
 from fusionlib.paper.studies import strategies
 from fusionlib.paper.studies.disagreement import alone, calibration_table, disagreement_arrays, error_map_table
