@@ -24,7 +24,7 @@ import yaml
 
 from fusionlib import files
 from fusionlib.interferometer import COVERAGE, released_data
-from fusionlib.paper import store
+from fusionlib.paper import conditions, store
 from fusionlib.paper.chapter import (
     Chapter,
     chapter_of,
@@ -37,7 +37,7 @@ from fusionlib.paper.chapter import (
 from fusionlib.paper.experiment import arrays, device, method_of, rests_on, settings_grid, tuning
 from fusionlib.paper.manifest import output
 from fusionlib.paper.methods import entry
-from fusionlib.paper.methods.method import with_truth
+from fusionlib.paper.methods.method import is_network, with_truth
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.spec import HQS_GRID, RML_GRID, Spec, content
 from fusionlib.paper.stale import reached
@@ -144,7 +144,8 @@ def estimate(plan: Plan) -> float:
         s = Spec.from_dict(given)
         kind, n = s.method.partition(":")[0], max(len(s.priors), 1)
         for name in set(s.priors) - set(prior_seconds):
-            prior_seconds[name] = milliseconds(zoo.load(name).to(device()), batch=8) / 1e3
+            alone = 0.0 if is_network(name) else milliseconds(zoo.load(name).to(device()), batch=8)
+            prior_seconds[name] = alone / 1e3
         base = "rml" if kind == "rml" else "single:identity"
         if (base, s.regime) not in rates:
             array = arrays(replace(s, coverage=1.0))[0]
@@ -158,7 +159,8 @@ def estimate(plan: Plan) -> float:
         lists = len(COVERAGE[s.coverage]) if not s.observation else 1
         method = entry(s.method)
         fits = method.grid not in ("hqs", "rml")
-        images = s.n_test * lists if s.n_test else len(settings_grid(s)) * s.n_train / 2 * (2 if fits else 1)
+        labels = s.n_train * (2 + conditions.FREE * len(conditions.SIMULATED) if s.fit else 1)
+        images = s.n_test * lists if s.n_test else len(settings_grid(s)) * labels / 2 * (2 if fits else 1)
         learns = method.seconds * (4 if s.method.endswith(":pixel") else 1)
         total += images * rate + 4 + (0.0 if s.n_test else learns)
     return total
