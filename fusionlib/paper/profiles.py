@@ -14,7 +14,7 @@ class Profile:
     `n_test` images score the rows of the headline, `n_other` all others, `n_partial` all at partial coverage;
     `headroom` are the coverages of chapter 01. `closures` are the numbers of training and test images, and of objects
     of each of the `families`, seen uncalibrated. `shift`: images of a cell of chapter 11, of each of the twenty
-    conditions of its headline, and how many cells.
+    conditions of its headline, and how many cells; `sweep`: numbers of labels and seeds of some of its rows.
     """
 
     split: str
@@ -31,6 +31,7 @@ class Profile:
     headroom: tuple[float, ...]
     families: tuple[str, ...]
     shift: tuple[int, int, int] = (0, 0, 0)
+    sweep: tuple[tuple[int, int], ...] = ()
 
 
 STEPS = {"hqs": 16, "closures": 30, "rml": 300}
@@ -130,6 +131,7 @@ PROFILES = {
         (1.0, 0.3, 0.1),
         tuple(FAMILIES),
         (50, 50, 24),
+        ((100, 1), (100, 2), (10, 0), (30, 0), (300, 0), (1000, 0)),
     ),
 }
 

@@ -267,6 +267,10 @@ BEYOND = (
     "gradient:pixel",
 )
 EXPERT = ("closed_residuals", "static_affine", "a:pixel", "c:pixel", "started", "switched", "stacked")
+SWEPT = (  # method, fit, and how many networks are among the priors
+    *(("single:torus", "", 0), ("average", "", 0), ("closed_form", "", 0), ("unet", "", 0), ("unet", "mixed", 0)),
+    *(("closed_residuals", "mixed", k) for k in (0, 1, 2)),
+)
 SAFE = ("closed_residuals", 2)  # the rule to be used everywhere: a method, and how many networks are among its priors
 
 
@@ -322,4 +326,14 @@ def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -
     specs = [replace(s, n_test=n_cell, array=cell.array, family=cell.family) for cell in cells for s in rows]
     drawn = conditions.MIXED if n_mixed else ()
     specs += [replace(s, n_test=n_mixed, array=array, family=family) for s in rows for array, family in drawn]
-    return specs
+    for s in swept_rows(profile, priors):
+        specs.append(replace(s, n_test=n_cell))
+        specs += [replace(s, n_test=n_mixed, array=array, family=family) for array, family in drawn]
+    return list(dict.fromkeys(specs))
+
+
+def swept_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """Chapter 11: rows with other numbers of labels, and other seeds, at home."""
+    p, networks = profile_of(profile), lambda s: sum(name.startswith("unet:") for name in s.priors)
+    rows = [s for s in shift_rows(profile, priors) if (s.method, s.fit, networks(s)) in SWEPT]
+    return [replace(s, n_train=n, seed=seed) for n, seed in p.sweep for s in rows]

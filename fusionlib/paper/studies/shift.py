@@ -124,7 +124,7 @@ def mixed_table(specs: Sequence[Spec]) -> pd.DataFrame:
     unseen = np.repeat([family in conditions.HELD_OUT for _, family in conditions.MIXED], specs[0].n_test)
     rows = []
     for row, v in psnr.items():
-        gain = v - best[: len(v)]
+        gain = v[: len(best)] - best[: len(v)]
         interval = zip(("psnr", "psnr_lo", "psnr_hi"), bootstrap(v), strict=True)
         gains = zip(("delta_best_single", "delta_lo", "delta_hi"), bootstrap(gain), strict=True)
         what = {"method": row.method, "kind": kinds[row], "bank": row.bank, "fit": row.fit, "n_train": row.n_train}
@@ -144,13 +144,14 @@ def against(specs: Sequence[Spec], rule: Row) -> pd.DataFrame:
 
 
 def map_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
-    """The experiments of the map alone."""
-    drawn = {array for array, _ in conditions.MIXED}
-    return [s for s in shift_specs(profile, priors) if s.array not in drawn]
+    """The experiments of the map alone: every row, and further seeds of some."""
+    drawn, n = {array for array, _ in conditions.MIXED}, shift_rows(profile, priors)[0].n_train
+    specs = [s for s in shift_specs(profile, priors) if s.array not in drawn]
+    return [s for s in specs if s.n_train == n and s.seed == specs[0].seed]
 
 
 def headline_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
-    """Those of the headline set alone."""
+    """Those of the headline set alone, with all seeds and numbers of labels."""
     drawn = {array for array, _ in conditions.MIXED}
     return [s for s in shift_specs(profile, priors) if s.array in drawn]
 
