@@ -65,7 +65,7 @@ HELD_OUT = ("disc", "gaussian", "torus")  # objects that no fit sees
 OBJECTS = (*FAMILIES, "torus")
 
 # The mixture that fits see: so many arrays, their ranges, and simulated skies of each family by the number of labels.
-DRAWN, FREE = 8, 0.2
+DRAWN, FREE = 32, 0.2
 FITS = ("", "mixed", *(f"mixed less {name}" for name in SIMULATED))
 VERSION = 1  # of the mixture; fits to another are other records
 RANGES = {"turn": 30.0, "share": 0.3, "noise": 3.0}

@@ -152,15 +152,14 @@ def _mixed(spec: Spec) -> list[Labelled]:
     skies = [labels, *(conditions.objects(name, free, sky.SEEDS["train"] + spec.seed) for name in families)]
     kinds = [torch.full((free,), conditions.SIMULATED.index(name) // 2) for name in families]
     folds, data = [torch.arange(len(labels.image)) % 2, *kinds], []
-    for k in range(conditions.DRAWN):
+    for k in range(min(conditions.DRAWN, max(spec.n_train, free))):
         table, part = conditions.drawn_table(spec.seed, k), slice(k, None, conditions.DRAWN)
         array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW).to(device())
         image, fine, fold = (
             torch.cat([v[part] for v in values]).to(device())
             for values in ([s.image for s in skies], [s.fine for s in skies], folds)
         )
-        if len(image):
-            data.append(Labelled(array, image, array.observe(fine, 8_000_000 + 100 * spec.seed + k), fold))
+        data.append(Labelled(array, image, array.observe(fine, 8_000_000 + 100 * spec.seed + k), fold))
     return data
 
 

@@ -271,7 +271,7 @@ SWEPT = (  # method, fit, and how many networks are among the priors
     *(("single:torus", "", 0), ("average", "", 0), ("closed_form", "", 0), ("unet", "", 0), ("unet", "mixed", 0)),
     *(("closed_residuals", "mixed", k) for k in (0, 1, 2)),
 )
-SAFE = ("closed_residuals", 2)  # the rule to be used everywhere: a method, and how many networks are among its priors
+SAFE = ("closed_residuals", 1)  # the rule to be used everywhere: a method, and how many networks are among its priors
 
 
 def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
