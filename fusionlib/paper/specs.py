@@ -277,9 +277,14 @@ SAFE = ("closed_residuals", 1)  # the rule to be used everywhere: a method, and 
 def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """Chapter 11: the rows, as experiments at home: what learns nothing; what is fitted to labels as they are; what is
     fitted to mixed conditions; and that with the network so trained, and that trained at home, among the priors."""
-    split, fits, bank = profile_of(profile).split, "paper" if profile == "quick" else profile, tuple(priors)
+    fits, bank = "paper" if profile == "quick" else profile, tuple(priors)
     p = profile_of(fits)  # a reader's map rests on the fits of the paper
-    likes = [replace(s, split=split) for s in baseline_specs(fits, bank) if s.coverage == 1.0 and s.seed == p.seeds[0]]
+    split, n_cell = profile_of(profile).split, profile_of(profile).shift[0]
+    likes = [
+        replace(s, split=split, n_test=n_cell)
+        for s in baseline_specs(fits, bank)
+        if s.coverage == 1.0 and s.seed == p.seeds[0]
+    ]
     like, network = likes[0], f"unet:{int(dict(p.grid['unet'])['steps'][0])}"
     mixed = replace(like, fit="mixed")
     rows = [*likes, replace(like, method="ceiling", priors=())]
@@ -321,13 +326,13 @@ SMOKE_SHIFT = ("single", "average", "ceiling", "unet", "closed_residuals", "swit
 def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
     """Chapter 11: every row in every cell of the map, then the headline set."""
     p, rows = profile_of(profile), shift_rows(profile, priors)
-    n_cell, n_mixed, count = p.shift
+    n_mixed, count = p.shift[1:]
     cells = conditions.CELLS[:count]
-    specs = [replace(s, n_test=n_cell, array=cell.array, family=cell.family) for cell in cells for s in rows]
+    specs = [replace(s, array=cell.array, family=cell.family) for cell in cells for s in rows]
     drawn = conditions.MIXED if n_mixed else ()
     specs += [replace(s, n_test=n_mixed, array=array, family=family) for s in rows for array, family in drawn]
     for s in swept_rows(profile, priors):
-        specs.append(replace(s, n_test=n_cell))
+        specs.append(s)
         specs += [replace(s, n_test=n_mixed, array=array, family=family) for array, family in drawn]
     return list(dict.fromkeys(specs))
 
