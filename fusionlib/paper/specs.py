@@ -314,7 +314,7 @@ def network_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[S
     p = profile_of(profile)
     like = next(s for s in shift_rows(profile, priors) if s.method == "unet" and s.fit)
     (steps,) = dict(like.grid)["steps"]
-    arms = [("unet", steps), ("unet", 3 * steps), ("unet_beam", steps), ("unet_wide", steps)]
+    arms = [("unet", steps), ("unet", 3 * steps), ("unet:beam", steps), ("unet:wide", steps)]
     rows = [replace(like, method=m, grid=(("steps", (n,)),), split="dev", n_test=p.n_partial) for m, n in arms]
     cells = [c for c in conditions.CELLS if c.family in ("", *conditions.SIMULATED) and c.array in ("", "turned 40")]
     return [replace(s, array=c.array, family=c.family) for s in rows for c in cells]

@@ -249,26 +249,32 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
     return plugged(prior, steps, "supervised", 1, fit)
 
 
-def network(fitted: Fitted, device: torch.device, **shape: Any) -> EndToEnd:
-    """A trained network from the data to the image."""
-    net = EndToEnd(**shape).to(device)
+SHAPES: dict[str, dict[str, Any]] = {"": {}, "beam": {"beam": True}, "wide": {"widths": (48, 96, 144)}}
+
+
+def network(fitted: Fitted, device: torch.device, shape: str = "") -> EndToEnd:
+    """A trained network from the data to the image, of a shape of SHAPES."""
+    net = EndToEnd(**SHAPES[shape]).to(device)
     net.load_state_dict({name: value.float() for name, value in fitted.items()})
     return net
 
 
-def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.device, **shape: Any) -> Method:
-    """A network from the data to the image; `argument`: the fold of the labels that it does not see, if any."""
+def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
+    """A network from the data to the image; `argument`: the fold of the labels that it does not see, or its shape."""
+    shape = "" if argument.isdigit() else argument
+    if shape not in SHAPES:
+        raise ValueError(f"unet: a fold or one of {sorted(SHAPES)} is needed, got {argument!r}")
 
     def fit(s: Settings, data: Data) -> Fitted:
-        if argument:
+        if argument.isdigit():
             data = [d.part(d.fold != int(argument)) for d in data]
-        net = fit_end_to_end([d for d in data if len(d.truth)], steps=int(s["steps"]), **shape)
+        net = fit_end_to_end([d for d in data if len(d.truth)], steps=int(s["steps"]), **SHAPES[shape])
         return {name: value.half() for name, value in net.state_dict().items()}
 
     def run(
         s: Settings, fitted: Fitted, array: Array, y: Any, start: Tensor | None = None, images: Images = NO_IMAGES
     ) -> Reconstruction:
-        net, began = network(fitted, device, **shape), time.perf_counter()
+        net, began = network(fitted, device, shape), time.perf_counter()
         with torch.inference_mode():
             image = net(starts(array, y, net.beam))
         return Reconstruction(image, {"chi2": array.chi2(image, y)[None]}, time.perf_counter() - began)

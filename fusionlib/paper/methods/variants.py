@@ -10,7 +10,7 @@ from fusionlib import sky
 from fusionlib.fitting import MetaConfig, Objective, Schedule
 from fusionlib.gates import Encoder, Linear, MultiGate, Pixels, Residual, Router, cosine_router, groups, oracles
 from fusionlib.paper.methods.closed_form import closed_form
-from fusionlib.paper.methods.gradient import Part, learned, strategy_a, strategy_c, unet
+from fusionlib.paper.methods.gradient import Part, learned, strategy_a, strategy_c
 from fusionlib.paper.methods.method import Data, Entry, Fitted, Labelled, Method, Settings
 from fusionlib.priors import zoo
 from fusionlib.priors.datasets import augmented
@@ -95,7 +95,6 @@ SUBSETS = Schedule(subsets=8)
 JOINT_ZERO = MetaConfig(unseen=True, steps=0, shots=0)
 _learned = partial(Entry, grid="learned", resolution="argument", seconds=40.0)
 _solved = partial(Entry, grid="fitted", resolution="argument")
-_network = partial(Entry, color="#1A1A1A", grid="unet", priors="none", seconds=1200.0, settings=("steps",))
 VARIANTS: dict[str, Entry] = {
     "a_linear": _learned(partial(learned, linear_head), "a linear, {}"),
     "a_pixels": _learned(partial(learned, raw_pixels), "a pixels, {}"),
@@ -125,8 +124,6 @@ VARIANTS: dict[str, Entry] = {
     ),
     "mgpf_random": _learned(partial(learned, grouped_at_random), "mgpf random, {}"),
     "mgpf_clustered": _learned(partial(learned, grouped_by_error), "mgpf clustered, {}"),
-    "unet_beam": _network(partial(unet, beam=True), "U-Net, shown the beam"),
-    "unet_wide": _network(partial(unet, widths=(48, 96, 144)), "U-Net, 1.5 times as wide"),
     "closed_average": _solved(partial(closed_form, policy="average"), "closed average, {}"),
     "closed_white": _solved(partial(closed_form, policy="white"), "closed white, {}"),
     "closed_augmented": _solved(augmented_labels, "closed form, augmented labels (ours)", "#F768A1"),
