@@ -234,7 +234,7 @@ def denoiser(tuned: bool, argument: str, priors: tuple[str, ...], steps: int, de
 
     def fit(s: Settings, data: Data) -> Fitted:
         best = best_single(s, data, networks, steps, device) if tuned else 0
-        truth = torch.cat([truth for _, truth, *_ in data])
+        truth = torch.cat([d.truth for d in data])
         key = (best, s["steps"], len(truth), float(truth.double().sum()))
         if key not in trained:
             net = fit_denoiser(make(best), truth, steps=int(s["steps"]), rate=3e-4 if tuned else 2e-3)
@@ -268,7 +268,7 @@ def unet(argument: str, priors: tuple[str, ...], steps: int, device: torch.devic
     def fit(s: Settings, data: Data) -> Fitted:
         if argument.isdigit():
             data = [d.part(d.fold != int(argument)) for d in data]
-        net = fit_end_to_end([d for d in data if len(d[1])], steps=int(s["steps"]), **SHAPES[shape])
+        net = fit_end_to_end([d for d in data if len(d.truth)], steps=int(s["steps"]), **SHAPES[shape])
         return {name: value.half() for name, value in net.state_dict().items()}
 
     def run(

@@ -162,7 +162,7 @@ def joined(bank: PriorBank, images: Images) -> PriorBank:
 
 def all_joined(bank: PriorBank, data: Data) -> PriorBank | list[PriorBank]:
     """The bank of a fit; one for each entry of the data where networks are in it."""
-    return [joined(bank, d.images) for d in data] if any(getattr(d, "images", None) for d in data) else bank
+    return [joined(bank, d.images) for d in data] if any(d.images for d in data) else bank
 
 
 def cell(argument: str) -> int | None:

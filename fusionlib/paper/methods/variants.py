@@ -72,7 +72,7 @@ def augmented_labels(argument: str, priors: tuple[str, ...], steps: int, device:
     assert learn is not None
 
     def fit(s: Settings, data: Data) -> Fitted:
-        rng, total, more = torch.Generator().manual_seed(0), sum(len(x) for _, x, *_ in data), []
+        rng, total, more = torch.Generator().manual_seed(0), sum(len(d.truth) for d in data), []
         for array, x, *_ in data:
             clean = (x / x.amax((2, 3), keepdim=True)).cpu()
             copies = augmented(clean, max(1, COPIES * len(x) // total), rng, turns=True, shift=0.05).to(x)
