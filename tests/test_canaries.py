@@ -19,7 +19,7 @@ from fusionlib.fusion import FusedPrior
 from fusionlib.paper import Spec, experiment, methods, publish, store
 from fusionlib.paper.experiment import tuned, tuning
 from fusionlib.paper.methods import closed_form, gradient
-from fusionlib.paper.methods.method import always, with_truth
+from fusionlib.paper.methods.method import Labelled, always, with_truth
 from fusionlib.priors import zoo
 from fusionlib.sky.families import FAMILIES, geometric
 from fusionlib.sky.torus import tori
@@ -103,7 +103,15 @@ def test_a_changed_method_is_caught_and_a_raised_version_voids_its_records_alone
 
 LEARN = [kind for kind in methods.METHODS if kind not in ("single", "average", "rml", "consensus", "mace", "heldout")]
 LEARN = [kind for kind in LEARN if kind not in ("oracle", "ceiling")]
-ARGUMENTS = {"top": "1", "top_p": "image/0.9", "expert": "16/4", "closed_expert": "16/4", "cost_pruned": "0.001"}
+NETWORK = ("started", "switched", "stacked")  # need the image of a network
+ARGUMENTS = {
+    "unet": "",
+    "top": "1",
+    "top_p": "image/0.9",
+    "expert": "16/4",
+    "closed_expert": "16/4",
+    "cost_pruned": "0.001",
+}
 SETTINGS = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1, "steps": 4}
 PRIORS, STEPS = ("identity", "galaxies", "torus"), 2
 
@@ -135,10 +143,12 @@ def labels() -> tuple[Interferometer, torch.Tensor, torch.Tensor]:
 def golden_fit(kind: str) -> dict[str, float]:
     """PSNR of what a short fit makes of its labels; size and a fixed projection of all that it has found."""
     array, x, y = labels()
-    method = methods.METHODS[kind].make(ARGUMENTS.get(kind, "image"), PRIORS, STEPS, torch.device("cpu"))
+    images = {"unet:9": metrics.blur(x, 20.0)} if kind in NETWORK else {}
+    bank = (*PRIORS, *images)
+    method = methods.METHODS[kind].make(ARGUMENTS.get(kind, "image"), bank, STEPS, torch.device("cpu"))
     assert method.fit is not None
-    found = method.fit(SETTINGS, [(array, x, y)])
-    image = method.run(SETTINGS, found, array, y, None).image
+    found = method.fit(SETTINGS, [Labelled.numbered(array, x, y)._replace(images=images)])
+    image = method.run(SETTINGS, found, array, y, None, images).image
     return {"psnr": float(metrics.psnr(image, x).mean())} | numbers([found[name] for name in sorted(found)])
 
 

@@ -33,12 +33,14 @@ from fusionlib.paper import (
 )
 from fusionlib.paper.chapter import CHAPTERS, check_parameters, source
 from fusionlib.paper.methods import closed_form, gradient
+from fusionlib.paper.methods.method import Labelled
 from fusionlib.paper.publish import clean, fill, publish, results_markdown
 from fusionlib.paper.run import Plan, main, make_plan
 from fusionlib.paper.spec import Grid, content
 from fusionlib.paper.stale import reached
 from fusionlib.paper.studies import headroom, strategies, stress
 from fusionlib.paper.tables import SCHEMA
+from fusionlib.priors import zoo
 
 SMALL = {"coverage": 0.1, "n_train": 3, "n_test": 2, "split": "dev", "steps": 2}
 
@@ -104,7 +106,7 @@ def test_a_method_that_learns_is_judged_on_images_it_did_not_learn_from(home, mo
         method = real(*args)
 
         def fit(settings, data):
-            seen.append(sum(len(x) for _, x, _ in data))
+            seen.append(sum(len(d.truth) for d in data))
             return method.fit(settings, data)
 
         return experiment.Method(method.run, method.kind, method.calls, fit)
@@ -321,7 +323,7 @@ def test_a_second_runner_waits_for_nobody(home, capsys):
 
 
 def test_a_missing_prior_leaves_the_plan_whole(home, monkeypatch):
-    monkeypatch.setattr(experiment.zoo, "available", lambda names: (["identity", "tv"], {"ffdnet": "offline"}))
+    monkeypatch.setattr(zoo, "available", lambda names: (["identity", "tv"], {"ffdnet": "offline"}))
     plan = make_plan("smoke", [], {})
     methods = {json.loads(spec).get("method", "") for spec, _ in plan.jobs.values()}
     singles = {m for m in methods if m.startswith("single:") and "local" not in m}  # that bank is chapter 06's own
@@ -463,7 +465,7 @@ def test_bad_job_says_what_is_wrong():
 def test_a_prior_may_join_after_the_fit_and_features_may_be_left_out():
     array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
     y, cpu, names = array.observe(sky.fine, 0), torch.device("cpu"), ("identity", "tv", "torus")
-    settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [(array, sky.image, y)]
+    settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [Labelled.numbered(array, sky.image, y)]
     late = gradient.learned(
         gradient.strategy_c, "image", names, 2, cpu, schedule=Schedule(steps=1, first=1), without="torus"
     )
@@ -477,7 +479,7 @@ def test_a_prior_may_join_after_the_fit_and_features_may_be_left_out():
 def test_the_union_is_the_bank_and_the_other_levels_of_its_best_prior():
     array, sky = Interferometer.eht2017(0.1, window=60), black_holes(3, 5)
     y, names = array.observe(sky.fine, 0), ("identity", "tv", "torus")
-    settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [(array, sky.image, y)]
+    settings, data = {"sigma_max": 0.2, "sigma_min": 0.1, "lam": 0.1}, [Labelled.numbered(array, sky.image, y)]
     method = closed_form.union("", names, 2, torch.device("cpu"))
     fitted = method.fit(settings, data)
     assert method.kind == "fused" and method.calls == 8 and fitted["static_weights"].shape == (2, 8)

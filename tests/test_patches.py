@@ -16,6 +16,7 @@ from fusionlib.gates.gate import PerNoiseLevel
 from fusionlib.gates.routing import Cosine, Encoder, Router, cosine_router, expert_choice
 from fusionlib.paper import tables
 from fusionlib.paper.methods import make
+from fusionlib.paper.methods.method import Labelled
 from fusionlib.paper.specs import patch_specs
 from fusionlib.paper.studies import patches
 from fusionlib.priors import zoo
@@ -259,7 +260,7 @@ def test_operations_are_those_that_were_done(name, bank):
     array, sky = Interferometer.eht2017(0.1, window=60), black_holes(4, 5)
     y = array.observe(sky.fine, 0)
     settings = {"sigma_max": 0.2, "sigma_min": 0.05, "lam": 0.1}
-    fitted = method.fit(settings, [(array, sky.image, y)])
+    fitted = method.fit(settings, [Labelled.numbered(array, sky.image, y)])
     done, seen = 0.0, []
     prior = method.prior(settings, fitted)
     for one in prior.bank.priors:

@@ -64,7 +64,7 @@ def fit_unrolled(
 
     def loss(step: int) -> Tensor:
         which = int(torch.randint(len(data), (), generator=rng))
-        physics, truth, y = data[which]
+        physics, truth, y, *_ = data[which]
         chosen = torch.randperm(len(truth), generator=rng)[:batch].to(truth.device)
         tensors = {f"prior.{name}": start[name] + size[name] * moved[name] for name in names}
 

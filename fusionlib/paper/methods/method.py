@@ -138,7 +138,7 @@ def plugged(
 
 def always(prior: nn.Module, steps: int, kind: str, calls: int) -> Method:
     """The same for a prior that nothing is learned for."""
-    return plugged(lambda s, fitted, images: prior, steps, kind, calls)
+    return plugged(lambda s, fitted, images=NO_IMAGES: prior, steps, kind, calls)
 
 
 def is_network(name: str) -> bool:
