@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -12,9 +13,11 @@ from fusionlib.fitting import fit_closed_form
 from fusionlib.fusion import FusedPrior
 from fusionlib.gates import closed_form as cf
 from fusionlib.interferometer import eht2017_april10_table, eht2017_table, turned_table
-from fusionlib.paper import Spec, conditions, experiment
+from fusionlib.paper import Spec, conditions, experiment, figures
+from fusionlib.paper import specs as specs_of
 from fusionlib.paper.methods import gradient
 from fusionlib.paper.methods.method import Labelled, always
+from fusionlib.paper.studies import shift
 from fusionlib.priors import Fixed, PriorBank, check, zoo
 
 ONE = (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,)))
@@ -60,9 +63,9 @@ def test_arrays_are_drawn_from_their_ranges_and_from_a_seed_alone():
 
 
 def test_the_map_and_the_headline_show_what_no_fit_has_seen():
-    assert len(conditions.CELLS) == len(set(conditions.CELLS)) >= 20
-    assert {c.array for c in conditions.CELLS} <= {"", *conditions.ARRAYS}
-    assert {c.family for c in conditions.CELLS} == {"", *conditions.OBJECTS}
+    assert len(conditions.CONDITIONS) == len(set(conditions.CONDITIONS)) >= 20
+    assert {c.array for c in conditions.CONDITIONS} <= {"", *conditions.ARRAYS}
+    assert {c.family for c in conditions.CONDITIONS} == {"", *conditions.OBJECTS}
     unseen = [family in conditions.HELD_OUT for _, family in conditions.MIXED]
     assert 2 * sum(unseen) == len(unseen) == 20
     assert conditions.RANGES["turn"] < 40
@@ -183,3 +186,34 @@ def test_methods_take_the_network_among_their_priors(method):
     image = made.run(settings, fitted, array, y, None, images).image
     plain = always(zoo.load("torus"), 2, "single", 1).run(settings, {}, array, y).image
     assert metrics.psnr(image, data[0].truth).mean() > metrics.psnr(plain, data[0].truth).mean() + 3
+
+
+def test_tables_of_the_map_and_the_headline_say_what_the_scores_say(monkeypatch):
+    """Every row has its own level, fused rules 2 dB above the rest; on objects in no fit all lose 1 dB."""
+
+    def made_up(s):
+        rng, n = np.random.default_rng(len(s.array + s.family) + s.seed), s.n_test
+        level = 30 + 2 * bool(s.networks) - (s.family in conditions.HELD_OUT) + (s.method == "single:tv") / 2
+        kind = s.method.partition(":")[0] if s.method.startswith(("single", "ceiling")) else "fused"
+        noise = rng.normal(size=(1, n)) + 9 * (s.method == "ceiling")
+        return {"psnr": level + noise, "chi2_vis": np.full((1, n), 1.0 + bool(s.networks)), "kind": np.array(kind)}
+
+    monkeypatch.setattr(shift, "scores", made_up)
+    specs = shift.headline_specs("paper")
+    mixed, rule = shift.mixed_table(specs), shift.row_of(shift.safe("paper"))
+    assert set(mixed.n_test) == {1000} and {1, 3} == set(mixed.seed) and set(mixed.n_train) == {10, 30, 100, 300, 1000}
+    mine = mixed[(mixed.bank == rule.bank) & (mixed.method == rule.method) & (mixed.n_train == 100)]
+    assert np.allclose(mine.delta_best_single, 1.5) and np.allclose(mine.chi2, 2)
+    assert np.allclose(mine.seen - mine.unseen, 1, atol=0.2)
+    gains = shift.against(specs, rule)
+    told = gains[(gains.method == "average") & (gains.n_train == 100)]
+    assert np.allclose(told.effect, 2) and list(told.verdict) == ["better"]
+    table = shift.map_table(shift.map_specs("paper"))
+    assert len(table) == len(conditions.CONDITIONS) * len(specs_of.shift_rows("paper"))
+    fair = table[table.kind != "ceiling"]
+    assert (fair.groupby("condition").regret.min() == 0).all() and (fair.regret >= 0).all()
+    assert np.allclose(table[table.method == "average"].regret, 2)
+    aims = shift.aims_table(table, mixed, rule)
+    assert aims.met.all() and len(aims) == 5
+    for draw, data in ((figures.fig11_map, table), (figures.fig11_mixed, mixed[mixed.n_train == 100])):
+        plt.close(draw(shift.named(data)))

@@ -16,7 +16,7 @@ from fusionlib.priors import Body, Denoiser
 from fusionlib.priors.datasets import augmented
 
 RHO = (0.3, 3.0, 30.0)  # penalties of the images it starts from
-POINT = 30.0  # flux of the point that shows the beam: about that of a sky
+POINT = 30.0  # flux of the point that shows the beam, in units of an image
 LEVELS = (0.01, 0.5)  # noise a denoiser is trained on
 SCALE = 0.1  # root mean square of a typical sky
 

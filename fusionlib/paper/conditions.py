@@ -71,7 +71,7 @@ VERSION = 1  # of the mixture; fits to another are other records
 RANGES = {"turn": 30.0, "share": 0.3, "noise": 3.0}
 
 
-class Cell(NamedTuple):
+class Condition(NamedTuple):
     """A condition of the map: an array of ARRAYS, "" for the packaged one, and an object of OBJECTS, "" for the sky of
     the labels."""
 
@@ -84,15 +84,15 @@ class Cell(NamedTuple):
 
 
 # by importance: the plain ones, then pairs
-CELLS = (
-    Cell(),
-    *(Cell(name) for name in ("turned 40", "coverage 0.1")),
-    *(Cell(family=name) for name in ("disc", "double", "ring", "gaussian", "torus", "crescent")),
-    *(Cell(name) for name in ("declination -29", "10 April", "noise x4", "gains 5 %", "coverage 0.3")),
-    *(Cell("turned 40", name) for name in ("disc", "double", "torus")),
-    *(Cell("coverage 0.1", name) for name in ("disc", "ring")),
-    *(Cell("declination -29", name) for name in ("gaussian", "crescent")),
-    *(Cell("gains 5 %", "disc"), Cell("noise x4", "torus"), Cell("10 April", "double")),
+CONDITIONS = (
+    Condition(),
+    *(Condition(name) for name in ("turned 40", "coverage 0.1")),
+    *(Condition(family=name) for name in ("disc", "double", "ring", "gaussian", "torus", "crescent")),
+    *(Condition(name) for name in ("declination -29", "10 April", "noise x4", "gains 5 %", "coverage 0.3")),
+    *(Condition("turned 40", name) for name in ("disc", "double", "torus")),
+    *(Condition("coverage 0.1", name) for name in ("disc", "ring")),
+    *(Condition("declination -29", name) for name in ("gaussian", "crescent")),
+    *(Condition("gains 5 %", "disc"), Condition("noise x4", "torus"), Condition("10 April", "double")),
 )
 
 

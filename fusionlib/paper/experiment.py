@@ -27,7 +27,6 @@ from fusionlib.paper.methods.method import (
     Method,
     OracleMethod,
     Settings,
-    is_network,
     with_truth,
 )
 from fusionlib.paper.spec import CHI2, Spec
@@ -139,9 +138,9 @@ def labelled(spec: Spec) -> list[Labelled]:
             data.append(Labelled.numbered(array, x, y, draw, len(lists)))
     if spec.fit:
         data += _mixed(spec)
-    names = [name for name in spec.priors if is_network(name)]
-    seen = {name: out_of_fold(data, [d.fold for d in data], networks(spec, name, (":0", ":1"))) for name in names}
-    return [d._replace(images={name: seen[name][k] for name in names}) for k, d in enumerate(data)]
+    folds = [d.fold for d in data]
+    seen = {name: out_of_fold(data, folds, networks(spec, name, (":0", ":1"))) for name in spec.networks}
+    return [d._replace(images={name: seen[name][k] for name in seen}) for k, d in enumerate(data)]
 
 
 def _mixed(spec: Spec) -> list[Labelled]:
@@ -172,7 +171,7 @@ def rests_on(spec: Spec) -> list[Spec]:
     """The fits that an experiment needs before it can be computed: its own, and those of networks among its priors."""
     own = [tuning(spec)] if spec.n_test else []
     which = ("",) if spec.n_test else (":0", ":1")
-    return own + [_of_network(spec, name, k) for name in spec.priors if is_network(name) for k in which]
+    return own + [_of_network(spec, name, k) for name in spec.networks for k in which]
 
 
 def _of_network(spec: Spec, name: str, which: str) -> Spec:
@@ -183,7 +182,7 @@ def _of_network(spec: Spec, name: str, which: str) -> Spec:
 
 def images_of(spec: Spec, array: Array, y: Any) -> Images:
     """What the networks among the priors of an experiment make of data."""
-    nets = {name: networks(spec, name)[0] for name in spec.priors if is_network(name)}
+    nets = {name: networks(spec, name)[0] for name in spec.networks}
     with torch.inference_mode():
         return {name: net(starts(array, y)) for name, net in nets.items()}
 

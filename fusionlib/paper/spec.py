@@ -24,11 +24,11 @@ class Spec:
 
     `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
     `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is `calibrated` or
-    `uncalibrated` (closures, amplitudes with gain errors, flux).
-    `array` names another instrument of `conditions` that the test images are seen with; `fit` is "" for labels as the
-    packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects beside them, or `mixed less
-    ring`: without those of a family. `sky` is a folder of images instead of the simulator, `observation` a UVFITS or
-    CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning alone.
+    `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of `conditions` that
+    the test images are seen with; `fit` is "" for labels as the packaged array sees them, `mixed`: through arrays drawn
+    anew, and with simulated objects beside them, or `mixed less ring`: without those of a family. `sky` is a folder of
+    images instead of the simulator, `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With
+    n_test = 0 it stands for the tuning alone.
     """
 
     method: str
@@ -97,6 +97,11 @@ class Spec:
         priors = [methods.identity(name) if is_network(name) else zoo.identity(name) for name in self.priors]
         mixture = {"mixture": conditions.VERSION} if self.fit and conditions.VERSION > 1 else {}
         return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors} | mixture
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Those of the priors that are networks from the data to the image."""
+        return tuple(filter(is_network, self.priors))
 
     @property
     def key(self) -> str:

@@ -296,30 +296,21 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     return [s for s in rows if profile != "smoke" or s.method.startswith(SMOKE_SHIFT)]
 
 
-def features_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
-    """Chapter 11: the closed form with and without data residuals, each simulated family left out of the fit, scored on
-    development images of that family: a kind that the fit has not seen."""
-    p = profile_of(profile)
-    like = next(s for s in shift_rows(profile, priors) if s.method == "closed_residuals" and s.fit)
-    return [
-        replace(like, method=method, fit=f"mixed less {name}", family=name, split="dev", n_test=p.n_other)
-        for method in ("closed_form", "closed_residuals")
-        for name in conditions.SIMULATED
-    ]
+def choice_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """Chapter 11, on development images: the closed form with and without data residuals on each simulated family, left
+    out of the fit; networks by steps and shape, on the sky and these families."""
+    n = min(profile_of(profile).shift[0], 24)
+    rows = [replace(s, split="dev", n_test=n) for s in shift_rows(profile, priors) if s.fit]
+    gate, network = (next(s for s in rows if s.method == method) for method in ("closed_residuals", "unet"))
+    (steps,) = dict(network.grid)["steps"]
+    families = conditions.SIMULATED if profile != "smoke" else conditions.SIMULATED[:1]
+    gates = [replace(gate, method=m, fit=f"mixed less {f}", family=f) for m in GATES for f in families]
+    shapes = [("unet", steps), ("unet", 3 * steps), ("unet:beam", steps), ("unet:wide", steps)]
+    nets = [replace(network, method=m, grid=(("steps", (float(k),)),)) for m, k in shapes]
+    return gates + [replace(s, family=f) for s in nets for f in ("", *families)]
 
 
-def network_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
-    """Chapter 11: networks trained on mixed conditions, by steps, width, and with the beam shown, on development images
-    of the sky and of the simulated families."""
-    p = profile_of(profile)
-    like = next(s for s in shift_rows(profile, priors) if s.method == "unet" and s.fit)
-    (steps,) = dict(like.grid)["steps"]
-    arms = [("unet", steps), ("unet", 3 * steps), ("unet:beam", steps), ("unet:wide", steps)]
-    rows = [replace(like, method=m, grid=(("steps", (n,)),), split="dev", n_test=p.n_partial) for m, n in arms]
-    cells = [c for c in conditions.CELLS if c.family in ("", *conditions.SIMULATED) and c.array in ("", "turned 40")]
-    return [replace(s, array=c.array, family=c.family) for s in rows for c in cells]
-
-
+GATES = ("closed_form", "closed_residuals")
 SMOKE_SHIFT = ("single", "average", "ceiling", "unet", "closed_residuals", "switched")
 
 
@@ -327,7 +318,7 @@ def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -
     """Chapter 11: every row in every cell of the map, then the headline set."""
     p, rows = profile_of(profile), shift_rows(profile, priors)
     n_mixed, count = p.shift[1:]
-    cells = conditions.CELLS[:count]
+    cells = conditions.CONDITIONS[:count]
     specs = [replace(s, array=cell.array, family=cell.family) for cell in cells for s in rows]
     drawn = conditions.MIXED if n_mixed else ()
     specs += [replace(s, n_test=n_mixed, array=array, family=family) for s in rows for array, family in drawn]
@@ -339,6 +330,5 @@ def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -
 
 def swept_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """Chapter 11: rows with other numbers of labels, and other seeds, at home."""
-    p, networks = profile_of(profile), lambda s: sum(name.startswith("unet:") for name in s.priors)
-    rows = [s for s in shift_rows(profile, priors) if (s.method, s.fit, networks(s)) in SWEPT]
-    return [replace(s, n_train=n, seed=seed) for n, seed in p.sweep for s in rows]
+    rows = [s for s in shift_rows(profile, priors) if (s.method, s.fit, len(s.networks)) in SWEPT]
+    return [replace(s, n_train=n, seed=seed) for n, seed in profile_of(profile).sweep for s in rows]

@@ -13,7 +13,17 @@ import torch
 from fusionlib import files, metrics
 from fusionlib.interferometer import COVERAGE, Interferometer, eht2017_table, read_observation
 from fusionlib.metrics import THRESHOLD, Comparison, bootstrap, compare
-from fusionlib.paper.experiment import Record, arrays, method_of, observed, scores, settings_grid, settings_of, tuned
+from fusionlib.paper.experiment import (
+    Record,
+    arrays,
+    images_of,
+    method_of,
+    observed,
+    scores,
+    settings_grid,
+    settings_of,
+    tuned,
+)
 from fusionlib.paper.methods import resolution
 from fusionlib.paper.methods.method import Array, with_truth
 from fusionlib.paper.spec import Spec
@@ -202,7 +212,7 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
     first = next(iter(chosen.values()))
     array = arrays(first)[0]
     truth, y = observed(first, "dev", n, 0, array)
-    results = {m: _run(s, array, y, truth) for m, s in chosen.items()}
+    results = {m: reconstructed(s, array, y, truth) for m, s in chosen.items()}
     image = torch.stack([r.image for r in results.values()])
     assert isinstance(array, Interferometer)  # examples are calibrated
     dirty = array.dirty_image(y)
@@ -220,9 +230,10 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
     return {k: v.cpu().numpy() for k, v in pictures.items()} | {"method": np.array(list(results))}, pd.concat(paths)
 
 
-def _run(spec: Spec, array: Array, y: Any, truth: torch.Tensor) -> Reconstruction:
+def reconstructed(spec: Spec, array: Array, y: Any, truth: torch.Tensor) -> Reconstruction:
+    """What the fitted method of an experiment makes of data; only an oracle sees the truth."""
     settings, _, fitted = tuned(spec)
-    return with_truth(method_of(spec), truth).run(settings, fitted, array, y, None)
+    return with_truth(method_of(spec), truth).run(settings, fitted, array, y, None, images_of(spec, array, y))
 
 
 def _averaged(result: Reconstruction) -> dict[str, np.ndarray]:

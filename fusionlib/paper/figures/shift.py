@@ -1,6 +1,5 @@
 """The figures of chapter 11."""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,6 +10,7 @@ from fusionlib.paper.plots import (
     Arrays,
     dirty_picture,
     frame,
+    legend,
     panels,
     points,
     scale_bar,
@@ -19,6 +19,7 @@ from fusionlib.paper.plots import (
     zero,
 )
 
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000")  # of conditions; colour-blind safe (Okabe & Ito)
 REGRET_TOP = 3.0  # dB: regrets are shown on 0 .. this, larger ones as this
 
 
@@ -80,12 +81,13 @@ def fig11_pictures(data: Arrays) -> Figure:
 def fig11_trust(data: pd.DataFrame) -> Figure:
     """Rows: condition, chi2 of the network's own image, its weight in the fused rule; a point for each image."""
     cells = list(dict.fromkeys(data.condition))
-    fig, ((ax,),) = panels(1, 1, 0.75, 3.4)
-    colors = mpl.colormaps["cividis"](np.linspace(0, 0.95, len(cells)))
-    for cell, color, marker in zip(cells, colors, "osD^vP"[: len(cells)], strict=True):
+    fig, ((ax,),) = panels(1, 1, 0.8, 3.8)
+    for cell, color, marker in zip(cells, COLORS, "osD^v", strict=True):
         part = data[data.condition == cell]
         ax.plot(part.chi2, part.weight, marker, ms=3.5, color=color, label=cell, alpha=0.8, mew=0)
     zero(ax)
     ax.set(xscale="log", xlabel="reduced chi-square of the network's own image", ylabel="its weight, mean over pixels")
-    ax.legend(fontsize=7, loc="upper right")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("{x:g}" if data.chi2.max() < 10 * data.chi2.min() else "")
+    legend(fig, ax, 3, 7)
     return fig

@@ -255,9 +255,9 @@ METHODS: dict[str, Entry] = {
     "closed_union": _solved(
         closed_form.union, "closed form, bank + levels (ours)", "#49006A", short="bank + levels", priors="two"
     ),
-    "started": _solved(rivals.started, "closed form, from the network", "#8C96C6", grid="started"),
-    "switched": _solved(rivals.switched, "network or closed form", "#6E016B", short="switch"),
-    "stacked": _solved(rivals.stacked, "closed form, then network", "#88419D", short="stacked"),
+    "started": _solved(rivals.started, "closed form, started", "#8C96C6", grid="started"),
+    "switched": _solved(rivals.switched, "closed form, switched", "#6E016B", short="switch"),
+    "stacked": _solved(rivals.stacked, "closed form, stacked", "#88419D", short="stacked"),
     "a": _learned(partial(gradient.learned, gradient.strategy_a), "A, {}", "#1F78B4"),
     "b": _learned(partial(gradient.learned, gradient.strategy_b), "B, {}", "#33A02C"),
     "c": _learned(partial(gradient.learned, gradient.strategy_c, objective=variants.PEERS), "C, {}", "#FF7F00"),

@@ -12,14 +12,14 @@ from fusionlib import metrics
 from fusionlib.interferometer import Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import conditions
-from fusionlib.paper.conditions import Cell
-from fusionlib.paper.experiment import arrays, images_of, method_of, observed, scores, tuned
-from fusionlib.paper.methods import label
-from fusionlib.paper.methods.method import is_network, with_truth
+from fusionlib.paper.conditions import Condition
+from fusionlib.paper.experiment import arrays, images_of, observed, scores
+from fusionlib.paper.methods import entry, label
+from fusionlib.paper.methods.method import is_network
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.spec import Spec
-from fusionlib.paper.specs import SAFE, shift_rows, shift_specs
-from fusionlib.paper.tables import bank_name, compared
+from fusionlib.paper.specs import SAFE, choice_specs, shift_rows, shift_specs
+from fusionlib.paper.tables import bank_name, compared, reconstructed
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import BANKS
 
@@ -48,8 +48,8 @@ def row_of(spec: Spec) -> Row:
 
 
 def learns(spec: Spec) -> bool:
-    """Whether a method learns from labels."""
-    return bool(spec.fit) or not spec.method.startswith(("single", "average", "rml", "ceiling", "oracle", "consensus"))
+    """Whether a row learns more from labels than its settings."""
+    return entry(spec.method).grid not in ("hqs", "rml")
 
 
 def bank_of(spec: Spec) -> str:
@@ -59,8 +59,8 @@ def bank_of(spec: Spec) -> str:
     return " + ".join(names)
 
 
-def cell_of(spec: Spec) -> Cell:
-    return Cell(spec.array, spec.family)
+def condition_of(spec: Spec) -> Condition:
+    return Condition(spec.array, spec.family)
 
 
 def map_table(specs: Sequence[Spec]) -> pd.DataFrame:
@@ -70,9 +70,9 @@ def map_table(specs: Sequence[Spec]) -> pd.DataFrame:
     PSNR [dB] as a mean over images and seeds with its 95 % interval, `seed` their number; `regret` [dB] to the best row
     of the cell, ceilings and oracles aside; `chi2` the median over images of the reduced chi-square.
     """
-    groups: dict[tuple[Cell, Row], list[Spec]] = {}
+    groups: dict[tuple[Condition, Row], list[Spec]] = {}
     for s in specs:
-        groups.setdefault((cell_of(s), row_of(s)), []).append(s)
+        groups.setdefault((condition_of(s), row_of(s)), []).append(s)
     rows = []
     for (cell, row), group in groups.items():
         records = [scores(s) for s in group]
@@ -92,6 +92,16 @@ def _median(chi2: np.ndarray) -> dict[str, float]:
     return {"chi2": float(np.median(chi2))}
 
 
+def choice_table(profile: str, priors: Sequence[str] = BANKS["main"]) -> pd.DataFrame:
+    """method, steps of training, fit, condition, psnr [dB], chi2 (median) of `choice_specs`."""
+    rows = []
+    for s in choice_specs(profile, priors):
+        record, steps = scores(s), dict(s.grid).get("steps", (np.nan,))[0]
+        found = {"psnr": record["psnr"].mean()} | _median(record["chi2_vis"])
+        rows.append({"method": s.method, "steps": steps, "fit": s.fit, "condition": condition_of(s).name} | found)
+    return pd.DataFrame(rows)
+
+
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """method, bank, fit, n_train, home (PSNR as fitted), regret (mean over the cells), worst, worst_cell, and chi2, the
     largest median of the cells without unmodelled gain errors. Best mean regret first."""
@@ -107,10 +117,10 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def mixed_scores(specs: Sequence[Spec], name: str = "psnr") -> dict[Row, np.ndarray]:
     """Scores of the headline set (seeds, images), its twenty conditions one after the other, by row."""
-    groups: dict[Row, dict[int, dict[Cell, np.ndarray]]] = {}
+    groups: dict[Row, dict[int, dict[Condition, np.ndarray]]] = {}
     for s in specs:
-        groups.setdefault(row_of(s), {}).setdefault(s.seed, {})[cell_of(s)] = scores(s)[name].mean(0)
-    order = [Cell(*pair) for pair in conditions.MIXED]
+        groups.setdefault(row_of(s), {}).setdefault(s.seed, {})[condition_of(s)] = scores(s)[name].mean(0)
+    order = [Condition(*pair) for pair in conditions.MIXED]
     return {row: np.stack([np.concatenate([by[c] for c in order]) for by in g.values()]) for row, g in groups.items()}
 
 
@@ -135,12 +145,12 @@ def mixed_table(specs: Sequence[Spec]) -> pd.DataFrame:
 
 
 def against(specs: Sequence[Spec], rule: Row) -> pd.DataFrame:
-    """method, bank, fit: the paired gain of a rule over every other row on the headline set, judged together."""
+    """method, bank, fit, n_train: the paired gain of a rule over every other row of the headline, judged together."""
     psnr = mixed_scores(specs)
     mine = psnr[rule]
     others = {row: v for row, v in psnr.items() if row != rule}
-    rows = [((r.method, r.bank, r.fit), mine[: len(v)] - v[: len(mine)]) for r, v in others.items()]
-    return compared(rows, ["method", "bank", "fit"])
+    rows = [(tuple(r), mine[: len(v)] - v[: len(mine)]) for r, v in others.items()]
+    return compared(rows, Row._fields)
 
 
 def map_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
@@ -159,11 +169,7 @@ def headline_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[
 def safe(profile: str, priors: Sequence[str] = BANKS["main"]) -> Spec:
     """The safe rule, at home."""
     method, networks = SAFE
-    return next(s for s in shift_rows(profile, priors) if s.method == method and _networks(s) == networks)
-
-
-def _networks(spec: Spec) -> int:
-    return sum(map(is_network, spec.priors))
+    return next(s for s in shift_rows(profile, priors) if s.method == method and len(s.networks) == networks)
 
 
 TELLING = ("as fitted", "turned 40", "disc", "double", "declination -29, gaussian")
@@ -172,7 +178,7 @@ TELLING = ("as fitted", "turned 40", "disc", "double", "declination -29, gaussia
 def pictures(rows: Sequence[Spec]) -> dict[str, Any]:
     """For telling cells the first development image: `truth`, `dirty` (K, H, W), `image` (rows, K, H, W), `psnr`,
     `chi2` (rows, K), `name` (rows,), `condition` (K,)."""
-    cells = [c for c in conditions.CELLS if c.name in TELLING]
+    cells = [c for c in conditions.CONDITIONS if c.name in TELLING]
     parts: dict[str, list[Any]] = {name: [] for name in ("truth", "dirty", "image", "psnr", "chi2")}
     for cell in cells:
         truth, dirty, image, psnr, chi2 = None, None, [], [], []
@@ -180,8 +186,7 @@ def pictures(rows: Sequence[Spec]) -> dict[str, Any]:
             s = replace(row, array=cell.array, family=cell.family, split="dev", n_test=1)
             array = arrays(s)[0]
             truth, y = observed(s, "dev", 1, 0, array)
-            settings, _, fitted = tuned(s)
-            shown = with_truth(method_of(s), truth).run(settings, fitted, array, y, None, images_of(s, array, y)).image
+            shown = reconstructed(s, array, y, truth).image
             image.append(shown[0, 0])
             psnr.append(metrics.psnr(shown, truth)[0])
             chi2.append(array.chi2(shown, y)[0])
@@ -202,14 +207,13 @@ def trust(spec: Spec, n: int) -> pd.DataFrame:
     """condition, image, chi2 of the network's own image, and its weight in the fused rule `spec`, the mean over pixels
     and iterations: `n` development images of each of the telling cells."""
     rows = []
-    for cell in (c for c in conditions.CELLS if c.name in TELLING):
+    for cell in (c for c in conditions.CONDITIONS if c.name in TELLING):
         s = replace(spec, array=cell.array, family=cell.family, split="dev", n_test=n)
-        array, (settings, _, fitted) = arrays(s)[0], tuned(s)
-        _, y = observed(s, "dev", n, 0, array)
-        images = images_of(s, array, y)
-        weights = method_of(s).run(settings, fitted, array, y, None, images).record["weights"]  # type: ignore[union-attr]
-        name = next(name for name in images if not name.endswith("/home"))
-        chi2, mean = array.chi2(images[name], y), weights[:, s.priors.index(name)].mean((0, 2, 3))
+        array, name = arrays(s)[0], s.networks[0]
+        truth, y = observed(s, "dev", n, 0, array)
+        weights = reconstructed(s, array, y, truth).record["weights"]
+        chi2 = array.chi2(images_of(s, array, y)[name], y)
+        mean = weights[:, s.priors.index(name)].mean((0, 2, 3))
         values = zip(chi2.tolist(), mean.tolist(), strict=True)
         rows += [{"condition": cell.name, "image": k, "chi2": c, "weight": w} for k, (c, w) in enumerate(values)]
     return pd.DataFrame(rows)
@@ -229,7 +233,7 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 def aims_table(table: pd.DataFrame, headline: pd.DataFrame, rule: Row) -> pd.DataFrame:
     """aim, value, wanted, met: the four aims that were set before anything was computed."""
     summary = summary_table(table)
-    is_rule = lambda t: (t.method == rule.method) & (t.bank == rule.bank) & (t.fit == rule.fit)  # noqa: E731
+    is_rule = lambda t: (t[list(Row._fields)] == list(rule)).all(axis=1)  # noqa: E731
     mine = summary[is_rule(summary)].iloc[0]
     network = summary[summary.method == "unet"].home.max()
     rows = [
@@ -248,5 +252,5 @@ def shown(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """The rows that are shown in pictures."""
     rows = shift_rows(profile, priors)
     plain = [s for s in rows if (s.method, s.fit) in (("average", ""), ("unet", ""), ("unet", "mixed"))]
-    fused = [s for s in rows if s.method == "closed_form" and s.fit == "mixed" and not _networks(s)]
+    fused = [s for s in rows if s.method == "closed_form" and s.fit == "mixed" and not s.networks]
     return [*plain, *fused, safe(profile, priors)]
