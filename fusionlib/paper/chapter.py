@@ -58,7 +58,8 @@ def _strategy_a(profile: str, priors: Sequence[str] = zoo.BANKS["main"], **optio
 
 def _shift(profile: str, priors: Sequence[str] = zoo.BANKS["main"], **_: Any) -> list[Spec]:
     """Chapter 11: the map and the headline set, and what was chosen beforehand on development images."""
-    return [*specs.choice_specs(profile, priors), *specs.shift_specs(profile, priors)]
+    some = (specs.choice_specs, specs.picking_specs, specs.shift_specs)
+    return [s for needs in some for s in needs(profile, priors)]
 
 
 def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:

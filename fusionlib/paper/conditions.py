@@ -1,4 +1,4 @@
-"""Under which conditions methods are tested, and fitted: arrays, objects, and the mixture that `mixed` fits see.
+"""Under which conditions methods are tested, and fitted: arrays, objects, banks, and the mixture that `mixed` fits see.
 
 What a fit may see and what a test shows are told apart here: objects of HELD_OUT, and arrays turned as far as a test
 turns them, are in no fit.
@@ -64,6 +64,15 @@ SIMULATED = ("ring", "crescent", "double")  # families that fits may see: they c
 HELD_OUT = ("disc", "gaussian", "torus")  # objects that no fit sees
 OBJECTS = (*FAMILIES, "torus")
 
+# What is put in the place of a prior after the fit, "" for nothing: another one of the same training images that no fit
+# has seen, the same for a prior without a near relative, one that turns images upside down.
+REPLACED: dict[str, dict[str, str]] = {
+    "": {},
+    "galaxies replaced": {"galaxies": "unet_galaxies"},
+    "torus missing": {"torus": "unet_galaxies"},
+    "galaxies upside down": {"galaxies": "upside_down"},
+}
+
 # The mixture that fits see: so many arrays, their ranges, and simulated skies of each family by the number of labels.
 DRAWN, FREE = 32, 0.2
 FITS = ("", "mixed", *(f"mixed less {name}" for name in SIMULATED))
@@ -72,11 +81,12 @@ RANGES = {"turn": 30.0, "share": 0.3, "noise": 3.0}
 
 
 class Condition(NamedTuple):
-    """A condition of the map: an array of ARRAYS, "" for the packaged one, and an object of OBJECTS, "" for the sky of
-    the labels."""
+    """A condition of the map: an array of ARRAYS, "" for the packaged one, an object of OBJECTS, "" for the sky of the
+    labels, and what is changed in the bank, of REPLACED."""
 
     array: str = ""
     family: str = ""
+    replaced: str = ""
 
     @property
     def name(self) -> str:
@@ -93,6 +103,7 @@ CONDITIONS = (
     *(Condition("coverage 0.1", name) for name in ("disc", "ring")),
     *(Condition("declination -29", name) for name in ("gaussian", "crescent")),
     *(Condition("gains 5 %", "disc"), Condition("noise x4", "torus"), Condition("10 April", "double")),
+    *(Condition(replaced=name) for name in REPLACED if name),
 )
 
 

@@ -63,7 +63,11 @@ def arrays(spec: Spec) -> list[Array]:
 
 
 def method_of(spec: Spec) -> Method | OracleMethod:
-    return methods.make(spec.method, spec.priors, spec.steps, device())
+    """The method over its bank, with what has been replaced in that."""
+    other = conditions.REPLACED[spec.replaced]
+    kind, colon, argument = spec.method.partition(":")
+    priors = tuple(other.get(name, name) for name in spec.priors)
+    return methods.make(kind + colon + other.get(argument, argument), priors, spec.steps, device())
 
 
 def prior_of(spec: Spec) -> tuple[nn.Module, Settings]:
@@ -213,7 +217,7 @@ def _judge(spec: Spec, method: Method | OracleMethod, settings: Settings, data: 
 
 def tuning(spec: Spec) -> Spec:
     """The part of an experiment that does not depend on the test images."""
-    return replace(spec, n_test=0, split="train", family="", array="")
+    return replace(spec, n_test=0, split="train", family="", array="", replaced="")
 
 
 def tuned(spec: Spec) -> tuple[Settings, float, Fitted]:

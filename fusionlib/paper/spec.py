@@ -25,10 +25,10 @@ class Spec:
     `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
     `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is `calibrated` or
     `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of `conditions` that
-    the test images are seen with; `fit` is "" for labels as the packaged array sees them, `mixed`: through arrays drawn
-    anew, and with simulated objects beside them, or `mixed less ring`: without those of a family. `sky` is a folder of
-    images instead of the simulator, `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With
-    n_test = 0 it stands for the tuning alone.
+    the test images are seen with, `replaced` what is put in the place of a prior after the fit; `fit` is "" for labels
+    as the packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects beside them, or
+    `mixed less ring`: without those of a family. `sky` is a folder of images instead of the simulator, `observation` a
+    UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning alone.
     """
 
     method: str
@@ -46,6 +46,7 @@ class Spec:
     observation: str = ""
     array: str = ""
     fit: str = ""
+    replaced: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coverage", float(self.coverage))  # 1 and 1.0 are one name
@@ -66,6 +67,8 @@ class Spec:
             )
         if self.array and self.observation:
             raise ValueError("Spec: array and observation are two instruments; give one of them")
+        if self.replaced not in conditions.REPLACED:
+            raise ValueError(f"Spec: replaced must be one of {sorted(conditions.REPLACED)}, got {self.replaced!r}")
         if self.fit not in conditions.FITS or (self.fit and self.regime != "calibrated"):
             raise ValueError(f"Spec: fit must be one of {conditions.FITS}, on calibrated data, got {self.fit!r}")
         if {name for name, _ in self.grid} != wanted:
@@ -95,8 +98,10 @@ class Spec:
     def versions(self) -> dict[str, Any]:
         """What the record rests on."""
         priors = [methods.identity(name) if is_network(name) else zoo.identity(name) for name in self.priors]
-        mixture = {"mixture": conditions.VERSION} if self.fit and conditions.VERSION > 1 else {}
-        return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors} | mixture
+        more: dict[str, Any] = {"mixture": conditions.VERSION} if self.fit and conditions.VERSION > 1 else {}
+        if self.replaced:
+            more["replaced"] = [zoo.identity(name) for name in conditions.REPLACED[self.replaced].values()]
+        return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors} | more
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fusionlib import sky as skies
 from fusionlib.paper import conditions
+from fusionlib.paper.conditions import Condition
 from fusionlib.paper.methods import HEADLINE, entry
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.spec import Spec
@@ -288,7 +289,7 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     like, network = likes[0], f"unet:{int(dict(p.grid['unet'])['steps'][0])}"
     mixed = replace(like, fit="mixed")
     rows = [*likes, replace(like, method="ceiling", priors=())]
-    rows += [under(like, m, fits, bank) for m in HOME]
+    rows += [under(like, m, fits, bank) for m in (*HOME, *ORACLES)]
     learning = [(m, bank) for m in (*HOME, *BEYOND)] + [(m, (*bank, network)) for m in EXPERT]
     for m, priors in (*learning, ("closed_residuals", (*bank, network, f"{network}/home"))):
         s = under(mixed, m, fits, priors)
@@ -310,8 +311,16 @@ def choice_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Sp
     return gates + [replace(s, family=f) for s in nets for f in ("", *families)]
 
 
+def picking_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
+    """Chapter 11: what picking among the priors could win on the headline set, on development images of it."""
+    p = profile_of(profile)
+    plain = [s for s in shift_rows(profile, priors) if s.method.startswith(("single", "average", "oracle"))]
+    drawn = [Condition(*pair)._asdict() for pair in conditions.MIXED[: None if p.shift[1] else 2]]
+    return [replace(s, split="dev", n_test=min(p.shift[0], 12), **cell) for cell in drawn for s in plain]
+
+
 GATES = ("closed_form", "closed_residuals")
-SMOKE_SHIFT = ("single", "average", "ceiling", "unet", "closed_residuals", "switched")
+SMOKE_SHIFT = ("single", "average", "ceiling", "oracle:8", "unet", "closed_residuals", "switched")
 
 
 def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
@@ -319,12 +328,12 @@ def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -
     p, rows = profile_of(profile), shift_rows(profile, priors)
     n_mixed, count = p.shift[1:]
     cells = conditions.CONDITIONS[:count]
-    specs = [replace(s, array=cell.array, family=cell.family) for cell in cells for s in rows]
-    drawn = conditions.MIXED if n_mixed else ()
-    specs += [replace(s, n_test=n_mixed, array=array, family=family) for s in rows for array, family in drawn]
+    specs = [replace(s, **cell._asdict()) for cell in cells for s in rows]
+    drawn = [Condition(*pair)._asdict() for pair in (conditions.MIXED if n_mixed else ())]
+    specs += [replace(s, n_test=n_mixed, **cell) for s in rows for cell in drawn]
     for s in swept_rows(profile, priors):
         specs.append(s)
-        specs += [replace(s, n_test=n_mixed, array=array, family=family) for array, family in drawn]
+        specs += [replace(s, n_test=n_mixed, **cell) for cell in drawn]
     return list(dict.fromkeys(specs))
 
 

@@ -18,7 +18,7 @@ from fusionlib.paper.methods import entry, label
 from fusionlib.paper.methods.method import is_network
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.spec import Spec
-from fusionlib.paper.specs import SAFE, choice_specs, shift_rows, shift_specs
+from fusionlib.paper.specs import SAFE, choice_specs, picking_specs, shift_rows, shift_specs
 from fusionlib.paper.tables import bank_name, compared, reconstructed
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import BANKS
@@ -60,7 +60,7 @@ def bank_of(spec: Spec) -> str:
 
 
 def condition_of(spec: Spec) -> Condition:
-    return Condition(spec.array, spec.family)
+    return Condition(spec.array, spec.family, spec.replaced)
 
 
 def map_table(specs: Sequence[Spec]) -> pd.DataFrame:
@@ -116,11 +116,11 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def mixed_scores(specs: Sequence[Spec], name: str = "psnr") -> dict[Row, np.ndarray]:
-    """Scores of the headline set (seeds, images), its twenty conditions one after the other, by row."""
+    """Scores of the headline set (seeds, images), its conditions one after the other, by row."""
     groups: dict[Row, dict[int, dict[Condition, np.ndarray]]] = {}
     for s in specs:
         groups.setdefault(row_of(s), {}).setdefault(s.seed, {})[condition_of(s)] = scores(s)[name].mean(0)
-    order = [Condition(*pair) for pair in conditions.MIXED]
+    order = list(dict.fromkeys(map(condition_of, specs)))
     return {row: np.stack([np.concatenate([by[c] for c in order]) for by in g.values()]) for row, g in groups.items()}
 
 
@@ -142,6 +142,21 @@ def mixed_table(specs: Sequence[Spec]) -> pd.DataFrame:
         count = {"seed": len(v), "n_test": v.shape[1]}
         rows.append(what | count | dict(interval) | dict(gains) | _median(chi2[row]) | parts)
     return pd.DataFrame(rows)
+
+
+def picking_table(profile: str, priors: Sequence[str] = BANKS["main"]) -> pd.DataFrame:
+    """pick, resolution, psnr [dB], gain [dB] over the prior that is best on the whole set: the best prior of each
+    condition and of each image, and oracles, which pick in every iteration, on development images."""
+    specs = picking_specs(profile, priors)
+    psnr = {row.method: v[0] for row, v in mixed_scores(specs).items()}
+    singles = np.stack([v for name, v in psnr.items() if name.startswith("single")])
+    cells = singles.reshape(len(singles), -1, specs[0].n_test)
+    of_condition = np.take_along_axis(cells, cells.mean(2).argmax(0)[None, :, None], 0)
+    picks = {"one for all": singles[singles.mean(1).argmax()], "average": psnr["average"]}
+    picks |= {"one for each condition": of_condition.ravel(), "one for each image": singles.max(0)}
+    picks |= {label(name): v for name, v in psnr.items() if name.startswith("oracle")}
+    table = pd.DataFrame([{"pick": name, "psnr": v.mean(), "n_test": len(v)} for name, v in picks.items()])
+    return table.assign(gain=table.psnr - table.psnr[0])
 
 
 def against(specs: Sequence[Spec], rule: Row) -> pd.DataFrame:
