@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fusionlib import black_holes, metrics
+from fusionlib.explorer import lines
 from fusionlib.explorer import state as explore
 from fusionlib.explorer.state import State, look
 from fusionlib.explorer.widget import Explorer
@@ -28,14 +29,23 @@ def test_a_state_gives_a_picture_and_another_one_another():
     view = look(PLAIN)
     assert view.image.shape == view.truth.shape == view.beam.shape == (64, 64) and view.beam.max() == 1
     assert view.weights is not None and np.allclose(view.weights.sum(1), 1) and len(view.points) == 189
-    for change in ({"inclination": 70.0}, {"noise": 5.0}, {"coverage": 0.3}, {"strategy": "tv"}, {"algorithm": "admm"}):
+    changes = ({"inclination": 70.0}, {"noise": 5.0}, {"array": "coverage 0.3"}, {"family": "disc"})
+    for change in (*changes, {"strategy": "tv"}, {"algorithm": "admm"}):
         assert abs(look(replace(PLAIN, **change)).psnr - view.psnr) > 0.01, change
 
 
-@pytest.mark.parametrize("change", [{}, {"algorithm": "pgd", "noise": 2.0}, {"strategy": "torus", "coverage": 0.1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"algorithm": "pgd", "noise": 2.0},
+        {"strategy": "torus", "array": "coverage 0.1"},
+        {"array": "gains 5 %", "family": "ring"},
+    ],
+)
 def test_exported_lines_give_the_same_number_in_a_fresh_process(change):
     state = replace(PLAIN, **change)
-    said = fresh(explore.lines(state))
+    said = fresh(lines(state))
     assert float(said) == pytest.approx(look(state).psnr, abs=1e-6)
 
 
@@ -49,7 +59,7 @@ def test_a_file_as_truth(tmp_path):
     np.save(tmp_path / "a.npy", black_holes(2, 9).fine[:, 0].numpy())
     one, other = (look(replace(PLAIN, truth=str(tmp_path), seed=k)) for k in (0, 1))
     state = replace(PLAIN, truth=str(tmp_path / "a.npy"), seed=0)
-    assert look(state).psnr == one.psnr == pytest.approx(float(fresh(explore.lines(state))), abs=1e-6)
+    assert look(state).psnr == one.psnr == pytest.approx(float(fresh(lines(state))), abs=1e-6)
     assert metrics.psnr(*(torch.from_numpy(v.truth)[None, None] for v in (one, other))) < 40
 
 
@@ -63,7 +73,8 @@ def test_a_file_as_truth(tmp_path):
         ({"observation": "/nowhere.uvfits"}, "observation: there is no file"),
         ({"sigma_min": 0.5}, "sigma_max >= sigma_min"),
         ({"noise": 0.0}, "positive"),
-        ({"coverage": 0.5}, "coverage 0.5"),
+        ({"array": "drawn 1"}, "array: one of"),
+        ({"family": "star"}, "family: one of"),
         ({"algorithm": "fista"}, "algorithm"),
     ],
 )
@@ -73,15 +84,15 @@ def test_what_cannot_be_is_said_in_words(change, said):
 
 
 def test_measured_visibilities_take_the_place_of_sky_and_array(tmp_path):
-    simulated, table = black_holes(1, 3, x=0.0, y=0.0), explore.array(1.0, 1.0).table
-    array = explore.array(1.0, 1.0)
+    simulated, table = black_holes(1, 3, x=0.0, y=0.0), explore.array().table
+    array = explore.array()
     vis = array.visibilities(array.observe(simulated.fine, 0))[0].numpy()
     path = tmp_path / "mine.csv"
     table.assign(vis=[str(complex(v)) for v in vis]).to_csv(path, index=False)
     state = replace(PLAIN, observation=str(path), strategy="torus", iterations=8)
     view = look(state)
     assert np.isnan(view.psnr) and not view.truth.any() and len(view.points) == len(vis)
-    said = fresh(explore.lines(state))
+    said = fresh(lines(state))
     assert float(said) == pytest.approx(float(view.chi2[-1]), rel=1e-4)
     page = Explorer(state)
     page.wait()

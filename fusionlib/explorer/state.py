@@ -1,7 +1,6 @@
 """The explorer: one sky, one array, some priors, a way of fusing them, and what comes of it.
 
-`State` says what is wanted, `look(state)` computes it, `lines(state)` are the Python lines that give the same number in
-a fresh process. The page of chapter 14 puts widgets around these.
+`State` says what is wanted, `look(state)` computes it. The page of chapter 14 puts widgets around these.
 """
 
 import copy
@@ -9,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,38 +27,45 @@ from fusionlib.interferometer import (
     Interferometer,
     Uncalibrated,
     compact_flux,
+    eht2017_table,
     read_observation,
 )
-from fusionlib.paper import store
-from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, tuning
+from fusionlib.paper import conditions, store
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, images_of, rests_on
+from fusionlib.paper.methods.method import is_network, joined
 from fusionlib.paper.spec import content
-from fusionlib.paper.specs import closure_specs
+from fusionlib.paper.specs import SAFE, closure_specs, safe
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 from fusionlib.priors import PriorBank, call, zoo
 from fusionlib.sky import NPIX
 
 ALGORITHMS: dict[str, Callable[..., Reconstruction]] = {"hqs": hqs, "admm": admm, "pgd": pgd, "red": red}
 FITTED = (
+    SAFE[0],
     *("a:image", "a:8", "a:pixel", "b:image", "c:image"),
     *("mgpf:image", "gradient:pixel", "closed_form", "static_affine"),
 )
 BANKS = {name: zoo.BANKS[name] for name in ("main", "far")}
+ARRAYS = ("", *(name for name in conditions.ARRAYS if not name.startswith("drawn")))
+OBJECTS = ("", *conditions.OBJECTS)
 
 
 @dataclass(frozen=True)
 class State:
     """Everything that a picture of the explorer depends on.
 
-    `truth` is "" for the simulator (a Kerr disc: `spin`, `inclination` [deg], `theta_g` [microarcsec], `position_angle`
-    [deg], `turbulence`, `seed`), or an image file or a folder of them, of which number `seed` is taken. `observation`,
-    a UVFITS or CSV file with measured visibilities, takes the place of sky and array; its phases and gains are taken as
-    unknown, its compact `flux` [Jy] as given or, if 0, as `interferometer.compact_flux`. `noise` is in units of the
-    array's own. `strategy` is a prior of the bank, `average`, or one of FITTED, whose gates are those of the profile
-    `quick`, fitted to such data with the whole bank `main`, or `far` without the torus; the weights of priors that are
-    not in `priors` go to the others in equal parts.
+    `truth` is an image file or a folder of them, of which number `seed` is taken, or "" for the simulator: `family`, an
+    object of OBJECTS drawn from `seed`, or "" for a Kerr disc (`spin`, `inclination` [deg], `theta_g` [microarcsec],
+    `position_angle` [deg], `turbulence`, `seed`). `array` is one of ARRAYS, "" for the EHT of 2017; `noise` is in units
+    of its own. `observation`, a UVFITS or CSV file with measured visibilities, takes the place of sky and array; its
+    phases and gains are taken as unknown, its compact `flux` [Jy] as given or, if 0, as `interferometer.compact_flux`.
+    `strategy` is a prior of the bank, `average`, or one of FITTED: first the rule of chapter 11, fitted in the profile
+    `paper`, then gates of the profile `quick`, fitted to such data with the whole bank `main`, or `far` without the
+    torus. The weights of priors that are not in `priors` go to the others in equal parts.
     """
 
     truth: str = ""
+    family: str = ""
     observation: str = ""
     flux: float = 0.0
     spin: float = 0.5
@@ -68,7 +74,7 @@ class State:
     position_angle: float = 108.0
     turbulence: float = 0.5
     seed: int = 1
-    coverage: float = 1.0
+    array: str = ""
     noise: float = 1.0
     priors: tuple[str, ...] = BANKS["main"]
     strategy: str = "closed_form"
@@ -157,14 +163,28 @@ def _bank_of(priors: tuple[str, ...]) -> str:
 @lru_cache
 def _spec(method: str, bank: str, regime: str) -> paper.Spec | None:
     """The experiment behind a fitted strategy, if its fit ships or was made here."""
-    candidates = (paper.strategy_specs if regime == "calibrated" else closure_specs)("quick", BANKS["main"])
-    specs = [s for s in candidates if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
-    return next((s for s in specs if store.has(tuning(s).key)), None)
+    if method == SAFE[0]:
+        specs = [safe("paper")] if (bank, regime) == ("main", "calibrated") else []
+    else:
+        candidates = (paper.strategy_specs if regime == "calibrated" else closure_specs)("quick", BANKS["main"])
+        specs = [s for s in candidates if s.method == method and s.priors == BANKS[bank] and s.coverage == 1.0]
+    return next((s for s in specs if all(store.has(fit.key) for fit in rests_on(s))), None)
+
+
+def prior(strategy: str, priors: tuple[str, ...], instrument: Interferometer | Uncalibrated, y: Any) -> nn.Module:
+    """The prior that a strategy is, fitted to data of this regime, for the data `y` alone where a network makes one of
+    its images of them. Raises ValueError for a strategy that there is not."""
+    regime = "calibrated" if isinstance(instrument, Interferometer) else "uncalibrated"
+    fused, spec = _prior(strategy, priors, regime), _spec(strategy, _bank_of(priors), regime)
+    if not isinstance(fused, FusedPrior) or spec is None or not spec.networks:
+        return fused
+    bank = joined(fused.bank, images_of(spec, instrument, y))
+    return FusedPrior(Abreast(bank), fused.gate, fused.adapters)
 
 
 @lru_cache(maxsize=8)
-def prior(strategy: str, priors: tuple[str, ...], regime: str = "calibrated") -> nn.Module:
-    """The prior that a strategy is, fitted to data of a `regime`. Raises ValueError for one there is not."""
+def _prior(strategy: str, priors: tuple[str, ...], regime: str) -> nn.Module:
+    """As `prior`, without the images that networks make of data."""
     if not priors:
         raise ValueError("priors: none is switched on; switch on at least one")
     if strategy in priors:
@@ -179,21 +199,24 @@ def prior(strategy: str, priors: tuple[str, ...], regime: str = "calibrated") ->
     assert isinstance(fused, FusedPrior)
     fused.bank = Abreast(fused.bank)
     if len(priors) < len(spec.priors):
-        keep = torch.tensor([name in priors for name in spec.priors])
+        keep = torch.tensor([name in priors or is_network(name) for name in spec.priors])
         fused = FusedPrior(fused.bank, Shared(fused.gate, keep), fused.adapters)
     return fused
 
 
 @lru_cache(maxsize=8)
-def array(coverage: float, noise: float = 1.0) -> Interferometer:
-    """The EHT of 2017 with so much of its coverage and so many times its noise."""
+def array(name: str = "", noise: float = 1.0) -> Interferometer:
+    """An instrument of ARRAYS, "" for the EHT of 2017, with so many times its noise."""
+    if name not in ARRAYS:
+        raise ValueError(f"array: one of {ARRAYS} is needed, got {name!r}")
     if not noise > 0:
         raise ValueError(f"noise: a positive number is needed, got {noise}")
     if noise == 1:
-        plain = Interferometer.eht2017(coverage, window=WINDOW)
+        table = conditions.ARRAYS[name].table() if name else eht2017_table()
+        plain = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW)
         plain(torch.zeros(1, 1, 2 * NPIX, 2 * NPIX))  # makes the matrix of finer images, which skies are observed from
         return plain
-    noisy = copy.deepcopy(array(coverage))  # another noise is another scale, and needs no new decomposition
+    noisy = copy.deepcopy(array(name))  # another noise is another scale, and needs no new decomposition
     noisy.table = noisy.table.assign(sigma=noisy.table.sigma * noise)
     noisy.sigma = noisy.sigma * noise
     noisy.matrix, noisy.singular, noisy.norm2 = noisy.matrix / noise, noisy.singular / noise, noisy.norm2 / noise**2
@@ -234,6 +257,10 @@ def truth(state: State) -> sky.Sky:
 @lru_cache(maxsize=8)
 def _truth(state: State, sha: str) -> sky.Sky:
     """As `truth`. `sha`, of the content, names what is remembered."""
+    if state.family not in OBJECTS:
+        raise ValueError(f"family: one of {OBJECTS} is needed, got {state.family!r}")
+    if not state.truth and state.family:
+        return conditions.objects(state.family, 1, state.seed)
     if not state.truth:
         return sky.black_holes(1, state.seed, x=0.0, y=0.0, **{name: getattr(state, name) for name in KERR})
     skies = images(state.truth)
@@ -255,11 +282,13 @@ def images(path: str) -> sky.Sky:
 
 
 def _sky_of(state: State) -> State:
-    return replace(State(), **{name: getattr(state, name) for name in ("truth", "seed", *KERR)})
+    return replace(State(), **{name: getattr(state, name) for name in ("truth", "family", "seed", *KERR)})
 
 
-def _regime(state: State) -> str:
-    return "uncalibrated" if state.observation else "calibrated"
+def observed(state: State) -> tuple[Interferometer, Tensor]:
+    """The array of a state, and what it measures of its sky."""
+    instrument, scene = array(state.array, state.noise), truth(_sky_of(state))
+    return instrument, instrument.observe(scene.fine, state.seed, gains=conditions.station_gains(state.array))
 
 
 class Cancelled(Exception):
@@ -272,16 +301,16 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
     iteration once `cancelled()` is true."""
     if state.algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm: one of {sorted(ALGORITHMS)} is needed, got {state.algorithm!r}")
-    chosen, scene, note = prior(state.strategy, state.priors, _regime(state)), None, ""
+    scene, note = None, ""
     instrument: Interferometer | Uncalibrated
     data: Any
     if state.observation:
         instrument, data = measured(state.observation, state.flux)
         plain, note = instrument.array, f"compact flux {float(data.flux):.3g} Jy"
     else:
-        instrument = plain = array(state.coverage, state.noise)
-        scene = truth(_sky_of(state))
-        data = plain.observe(scene.fine, state.seed)
+        scene, (plain, data) = truth(_sky_of(state)), observed(state)
+        instrument = plain
+    chosen = prior(state.strategy, state.priors, instrument, data)
     sigmas = schedule(state.sigma_max, state.sigma_min, state.iterations)
     options: dict[str, Any] = {} if state.algorithm == "pgd" else {"lam": state.lam}
 
@@ -324,50 +353,3 @@ def look(state: State, cancelled: Callable[[], bool] = lambda: False) -> View:
 def _wide(w: Tensor, side: int) -> Tensor:
     """Weights (K, N, h, w) on the image grid."""
     return nn.functional.interpolate(w.float(), (side, side), mode="nearest-exact")
-
-
-def lines(state: State) -> str:
-    """Python that computes the state's image and prints its PSNR, of an observation the reduced chi-square, from the
-    library's own parts."""
-    fixed = ", ".join(f"{name}={getattr(state, name)!r}" for name in KERR)
-    if state.truth:
-        scene = f"sky = explorer.images({state.truth!r})\nk = {state.seed} % len(sky.image)\nsky = sky[k : k + 1]"
-    else:
-        scene = f"sky = black_holes(1, {state.seed}, x=0.0, y=0.0, {fixed})"
-    lam, regime = "" if state.algorithm == "pgd" else f", lam={state.lam!r}", ""
-    data = f"""{scene}
-array = explorer.array({state.coverage!r}, {state.noise!r})
-y = array.observe(sky.fine, {state.seed})"""
-    said = "metrics.psnr(result.image, sky.image)"
-    if state.observation:
-        flux = f", {state.flux!r}" if state.flux else ""
-        data = f"array, y = explorer.measured({state.observation!r}{flux})"
-        regime, said = ", 'uncalibrated'", "array.chi2(result.image, y)"
-    return f"""from fusionlib import black_holes, explorer, metrics, schedule
-from fusionlib.pnp import {state.algorithm}
-
-{data}
-prior = explorer.prior({state.strategy!r}, {state.priors!r}{regime})
-sigmas = schedule({state.sigma_max!r}, {state.sigma_min!r}, {state.iterations})
-result = {state.algorithm}(y, array, prior, sigmas=sigmas{lam})
-print(f"{{float({said}):.6f}}")
-"""
-
-
-def pictures(view: View) -> dict[str, np.ndarray]:
-    """A view as arrays, for a figure: `image` (4, H, W) truth, dirty image, reconstruction, error; `weights` (N, H, W),
-    the mean over the iterations; `name` (N,); `psnr`."""
-    weights = np.ones((1, *view.truth.shape)) if view.weights is None else view.weights.mean(0)
-    images = np.stack([view.truth, view.dirty, view.image, view.image - view.truth])
-    return {"image": images, "weights": weights, "name": np.array(view.names), "psnr": np.array(view.psnr)}
-
-
-def row(view: View) -> dict[str, Any]:
-    """A line of the table of runs kept for comparison."""
-    changed = {f.name: getattr(view.state, f.name) for f in fields(State)}
-    return changed | {
-        "priors": " ".join(view.state.priors),
-        "psnr": round(view.psnr, 3),
-        "chi2": round(float(view.chi2[-1]), 3),
-        "seconds": round(view.seconds, 3),
-    }

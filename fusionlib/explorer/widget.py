@@ -7,7 +7,7 @@ Explorer()
 import base64
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +20,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from fusionlib.explorer.state import ALGORITHMS, BANKS, KERR, Cancelled, State, View, lines, look, row, strategies
-from fusionlib.interferometer import COVERAGE
+from fusionlib.explorer.export import lines, row
+from fusionlib.explorer.state import (
+    ALGORITHMS,
+    ARRAYS,
+    BANKS,
+    KERR,
+    OBJECTS,
+    Cancelled,
+    State,
+    View,
+    look,
+    strategies,
+)
 from fusionlib.paper import style
 from fusionlib.priors import zoo
 
 SIDE, SMALL = 166, 96  # pixels on the screen
 ERROR_TOP = 0.2
-KEPT = ("run", "strategy", "psnr", "chi2", "coverage", "noise", "iterations", "seconds")
+KEPT = ("run", "strategy", "psnr", "chi2", "family", "array", "noise", "iterations", "seconds")
 
 
 def coloured(image: np.ndarray, cmap: str, low: float, high: float) -> np.ndarray:
@@ -97,8 +108,8 @@ class Explorer(w.VBox):
     def _left(self) -> w.Widget:
         c = self.controls
         parts = {
-            "sky": [c[k] for k in ("observation", "flux", "truth", *KERR, "seed")],
-            "array": [c["coverage"], c["noise"]],
+            "sky": [c[k] for k in ("observation", "flux", "truth", "family", *KERR, "seed")],
+            "array": [c["array"], c["noise"]],
             "priors": [w.GridBox(list(self.priors.values()), layout=w.Layout(grid_template_columns="1fr 1fr"))],
             "fusion": [c["strategy"], c["algorithm"], c["iterations"], c["sigma_max"], c["sigma_min"], c["lam"]],
         }
@@ -271,13 +282,14 @@ def _controls(s: State) -> dict[str, Any]:
             value=s.flux, min=0.0, max=100.0, step=0.1, description="its flux [Jy], 0: suggested", style=_LABEL,
             layout=w.Layout(width="335px"),
         ),
+        "family": w.Dropdown(options=_named(OBJECTS, "Kerr disc"), value=s.family, description="object", style=_LABEL),
         "spin": slider("spin", 0.0, 0.98, 0.02),
         "inclination": slider("inclination", 5.0, 85.0, 1.0, "inclination [°]"),
         "theta_g": slider("theta_g", 2.6, 5.0, 0.1, "M / D [µas]"),
         "position_angle": slider("position_angle", 0.0, 355.0, 5.0, "position angle [°]"),
         "turbulence": slider("turbulence", 0.0, 1.0, 0.05),
         "seed": slider("seed", 0, 99, 1),
-        "coverage": w.Dropdown(options=list(COVERAGE), value=s.coverage, description="coverage", style=_LABEL),
+        "array": w.Dropdown(options=_named(ARRAYS, "EHT 2017"), value=s.array, description="array", style=_LABEL),
         "noise": logarithmic("noise", -1, 2),
         "strategy": w.Dropdown(options=[s.strategy], value=s.strategy, description="strategy", style=_LABEL),
         "algorithm": w.Dropdown(options=list(ALGORITHMS), value=s.algorithm, description="algorithm", style=_LABEL),
@@ -286,6 +298,11 @@ def _controls(s: State) -> dict[str, Any]:
         "sigma_min": logarithmic("sigma_min", -3, -0.5),
         "lam": logarithmic("lam", -2, 1),
     }  # fmt: skip
+
+
+def _named(values: Iterable[str], empty: str) -> list[tuple[str, str]]:
+    """Options of a menu, with a name for the empty one."""
+    return [(value or empty, value) for value in values]
 
 
 def _check(name: str, on: bool) -> w.Checkbox:

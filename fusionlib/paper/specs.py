@@ -297,6 +297,12 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
     return [s for s in rows if profile != "smoke" or s.method.startswith(SMOKE_SHIFT)]
 
 
+def safe(profile: str, priors: Sequence[str] = BANKS["main"]) -> Spec:
+    """The safe rule, at home."""
+    method, networks = SAFE
+    return next(s for s in shift_rows(profile, priors) if s.method == method and len(s.networks) == networks)
+
+
 def choice_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """Chapter 11, on development images: the closed form with and without data residuals on each simulated family, left
     out of the fit; networks by steps and shape, on the sky and these families."""

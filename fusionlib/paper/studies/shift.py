@@ -18,7 +18,7 @@ from fusionlib.paper.methods import entry, label
 from fusionlib.paper.methods.method import is_network
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.spec import Spec
-from fusionlib.paper.specs import SAFE, choice_specs, picking_specs, shift_rows, shift_specs
+from fusionlib.paper.specs import choice_specs, picking_specs, safe, shift_rows, shift_specs
 from fusionlib.paper.tables import bank_name, compared, reconstructed
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import BANKS
@@ -179,12 +179,6 @@ def headline_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[
     """Those of the headline set alone, with all seeds and numbers of labels."""
     drawn = {array for array, _ in conditions.MIXED}
     return [s for s in shift_specs(profile, priors) if s.array in drawn]
-
-
-def safe(profile: str, priors: Sequence[str] = BANKS["main"]) -> Spec:
-    """The safe rule, at home."""
-    method, networks = SAFE
-    return next(s for s in shift_rows(profile, priors) if s.method == method and len(s.networks) == networks)
 
 
 TELLING = ("as fitted", "turned 40", "disc", "double", "declination -29, gaussian")
