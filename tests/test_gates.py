@@ -252,15 +252,25 @@ def test_priors_are_grouped_by_how_they_err_or_at_random():
 
 
 @pytest.mark.row(22)
-def test_adapters_change_nothing_at_the_start_and_leave_the_priors_alone():
+@pytest.mark.parametrize("kind", [adapters.Residual, adapters.Joint])
+def test_adapters_change_nothing_at_the_start_and_leave_the_priors_alone(kind):
     bank, x, gate = zoo.bank(NAMES), image(), router()
     before = copy.deepcopy(bank.state_dict())
-    plain, adapted = FusedPrior(bank, gate), FusedPrior(bank, gate, adapters.Residual(3))
+    plain, adapted = FusedPrior(bank, gate), FusedPrior(bank, gate, kind(3))
     assert torch.equal(plain(x, 0.1), adapted(x, 0.1))
     adapted(x, 0.1).square().sum().backward()
     assert all(p.grad is not None for p in adapted.adapters.out.parameters())
     assert all(p.grad is None for p in bank.parameters())
     assert all(torch.equal(v, before[k]) for k, v in bank.state_dict().items())
+
+
+def test_joint_adapters_read_all_outputs_of_an_image_and_of_no_other():
+    adapt, outputs = adapters.Joint(3), torch.rand(3, 2, 1, 16, 16)
+    torch.nn.init.normal_(adapt.out.weight)
+    changed = outputs.clone()
+    changed[2, 1] += 1
+    moved = (adapt(changed, 0.1) - adapt(outputs, 0.1)).abs().amax((2, 3, 4)) > 1e-3
+    assert moved[:, 1].all() and not moved[:, 0].any()
 
 
 @pytest.mark.row(23)

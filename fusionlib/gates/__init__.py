@@ -1,6 +1,6 @@
 """Who weighs what: fixed, learned and closed-form gates, output adapters, oracles."""
 
-from fusionlib.gates.adapters import Residual
+from fusionlib.gates.adapters import Joint, Residual
 from fusionlib.gates.closed_form import ALL, Cell, ClosedForm, Features, residuals
 from fusionlib.gates.gate import Consensus, DataStep, PerNoiseLevel, Static, average, given, nearest
 from fusionlib.gates.oracles import NoiseLevels, Oracle, affine_weights, error_correlation, simplex_weights
@@ -30,6 +30,7 @@ __all__ = [
     "DataStep",
     "Encoder",
     "Features",
+    "Joint",
     "Learned",
     "Linear",
     "MultiGate",

@@ -263,6 +263,9 @@ BEYOND = (
     "static_simplex",
     "closed_form:image",
     "a:pixel",
+    "b:pixel",
+    "b_joint:pixel",
+    "b_joint_meta:pixel",
     "c:pixel",
     "mgpf:image",
     "gradient:pixel",
@@ -305,16 +308,17 @@ def safe(profile: str, priors: Sequence[str] = BANKS["main"]) -> Spec:
 
 def choice_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """Chapter 11, on development images: the closed form with and without data residuals on each simulated family, left
-    out of the fit; networks by steps and shape, on the sky and these families."""
+    out of the fit; networks by steps and shape, and votes by the weight of diversity, on the sky and these families."""
     n = min(profile_of(profile).shift[0], 24)
     rows = [replace(s, split="dev", n_test=n) for s in shift_rows(profile, priors) if s.fit]
-    gate, network = (next(s for s in rows if s.method == method) for method in ("closed_residuals", "unet"))
+    gate, network, vote = (next(s for s in rows if s.method == m) for m in ("closed_residuals", "unet", "closed_form"))
     (steps,) = dict(network.grid)["steps"]
     families = conditions.SIMULATED if profile != "smoke" else conditions.SIMULATED[:1]
     gates = [replace(gate, method=m, fit=f"mixed less {f}", family=f) for m in GATES for f in families]
     shapes = [("unet", steps), ("unet", 3 * steps), ("unet:beam", steps), ("unet:wide", steps)]
     nets = [replace(network, method=m, grid=(("steps", (float(k),)),)) for m, k in shapes]
-    return gates + [replace(s, family=f) for s in nets for f in ("", *families)]
+    votes = [replace(vote, method=m) for m in DIVERSITY] if profile != "smoke" else []
+    return gates + [replace(s, family=f) for s in (*nets, *votes) for f in ("", *families)]
 
 
 def picking_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
@@ -326,6 +330,7 @@ def picking_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[S
 
 
 GATES = ("closed_form", "closed_residuals")
+DIVERSITY = ("c_plain:pixel", "c_weak:pixel", "c:pixel", "c_strong:pixel")  # its weight 0, 1e-5, 1e-4, 1e-3
 SMOKE_SHIFT = ("single", "average", "ceiling", "oracle:8", "unet", "closed_residuals", "switched")
 
 

@@ -29,6 +29,7 @@ from fusionlib.fusion import FusedPrior
 from fusionlib.gates import (
     Cosine,
     Encoder,
+    Joint,
     Learned,
     Linear,
     MultiGate,
@@ -83,6 +84,11 @@ def strategy_b(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
     return cosine_router(len(priors), cell, shared=shared), Residual(len(priors))
 
 
+def strategy_b_joint(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
+    """The same with adapters that read all outputs, the image itself among them where the bank has the identity."""
+    return cosine_router(len(priors), cell, shared=shared), Joint(len(priors))
+
+
 def strategy_c(priors: tuple[str, ...], cell: int | None, shared: int) -> Part:
     """Peer voting on the outputs; the diversity term is in its objective."""
     return Voter(Encoder(Voter.maps, cell=cell)), None
@@ -116,12 +122,14 @@ def learned(
     course: MetaConfig | None = None,
     separate: bool = False,
     without: str = "",
+    families: tuple[str, ...] = tuple(FAMILIES),
 ) -> Method:
     """A gate, and adapters, per iteration, stored in half precision; `select` replaces the gate's own when used, and
     what it gives no weight is not called.
 
-    With a `course` they are meta-learned over other conditions and then adapted to the labelled images, otherwise
-    fitted to these (`learn.fit_gate`). The prior `without` joins after the fit: for gates that take any number.
+    With a `course` they are meta-learned over other conditions, of `families`, and then adapted to the labelled images,
+    otherwise fitted to these (`learn.fit_gate`). The prior `without` joins after the fit: for gates that take any
+    number.
     """
     bank, size = frozen(priors, device), cell(argument)
 
@@ -132,7 +140,7 @@ def learned(
         make, some = partial(build, there, size, shared), all_joined(plain, data)
         if course:
             assert isinstance(some, PriorBank)
-            parts = fit_meta(some, data, conditions(device), sigmas, s["lam"], make, course=course)
+            parts = fit_meta(some, data, conditions(device, families), sigmas, s["lam"], make, course=course)
         else:
             how = {"objective": objective, "schedule": schedule, "policy": policy, "separate": separate}
             parts = fit_gate(some, data, sigmas, s["lam"], make, **how)  # type: ignore[arg-type]
@@ -184,11 +192,11 @@ def expert(argument: str, priors: tuple[str, ...], steps: int, device: torch.dev
 
 
 @cache
-def conditions(device: torch.device, n: int = 10) -> Data:
-    """What is meta-learned on beside the labelled images: each geometric family at full and a third of the coverage, at
-    the array's noise and at twice that; 10 conditions of `n` images. No black holes, no labels of theirs."""
+def conditions(device: torch.device, families: tuple[str, ...], n: int = 10) -> Data:
+    """What is meta-learned on beside the labelled images: geometric families, each at full and a third of the coverage,
+    at the array's noise and at twice that, `n` images of each. No black holes, no labels of theirs."""
     data: list[Labelled] = []
-    for k, family in enumerate(FAMILIES):
+    for k, family in enumerate(families):
         images = geometric(family, n, sky.SEEDS["train"])
         for coverage in (1.0, 0.3):
             table = Interferometer.eht2017(coverage, k % len(COVERAGE[coverage])).table

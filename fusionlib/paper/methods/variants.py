@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from fusionlib import sky
 from fusionlib.fitting import MetaConfig, Objective, Schedule
 from fusionlib.gates import Encoder, Linear, MultiGate, Pixels, Residual, Router, cosine_router, groups, oracles
+from fusionlib.paper.conditions import SIMULATED
 from fusionlib.paper.methods.closed_form import closed_form
-from fusionlib.paper.methods.gradient import Part, learned, strategy_a, strategy_c
+from fusionlib.paper.methods.gradient import Part, learned, strategy_a, strategy_b_joint, strategy_c
 from fusionlib.paper.methods.method import Data, Entry, Fitted, Labelled, Method, Settings
 from fusionlib.priors import zoo
 from fusionlib.priors.datasets import augmented
@@ -114,7 +115,15 @@ VARIANTS: dict[str, Entry] = {
     ),
     "b_equal": _learned(partial(learned, equal), "b equal, {}"),
     "b_bare": _learned(partial(learned, bare), "b bare, {}"),
+    "b_joint": _learned(partial(learned, strategy_b_joint), "B, {}, joint adapters", "#74C476"),
+    "b_joint_meta": _learned(
+        partial(learned, strategy_b_joint, course=MetaConfig(), families=SIMULATED),
+        "B, {}, joint adapters, meta-learned",
+        "#006D2C",
+    ),
     "c_plain": _learned(partial(learned, strategy_c), "c plain, {}"),
+    "c_weak": _learned(partial(learned, strategy_c, objective=Objective(diversity=1e-5)), "c weak, {}"),
+    "c_strong": _learned(partial(learned, strategy_c, objective=Objective(diversity=1e-3)), "c strong, {}"),
     "c_literal": _learned(partial(learned, strategy_c, objective=Objective(literal=1e-4)), "c literal, {}"),
     "c_unseen": _learned(partial(learned, strategy_c, objective=PEERS, without="torus"), "c unseen, {}"),
     "c_subsets": _learned(partial(learned, strategy_c, objective=PEERS, schedule=Schedule(subsets=8)), "c subsets, {}"),
