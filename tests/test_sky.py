@@ -68,6 +68,8 @@ def test_splits_are_disjoint_and_seeds_draw_other_training_images(monkeypatch, t
         sky.split("dev", 201)
     with pytest.raises(ValueError, match="name must be one of"):
         sky.split("validation", 1)
+    with pytest.raises(ValueError, match="10000"):
+        sky.split("train", 10_001)
 
 
 def test_folder_of_images_becomes_a_sky(tmp_path):

@@ -28,6 +28,7 @@ OVERSAMPLE = 2
 MAX_OFFSET = 12.0  # largest distance of the image centre from the phase centre [microarcseconds]
 BRIGHTNESS = (0.5, 1.0)
 SEEDS = {"train": 101, "dev": 202, "test": 303}  # disjoint streams of images
+MANY = 10_000  # images that a ceiling is trained on, the training set among them
 SIZES = {"train": 1000, "dev": 200, "test": 1000}
 BLOCK = 40  # images per cache file
 
@@ -259,12 +260,15 @@ def split(name: str, n: int, *, seed: int = 0, source: str = "") -> Sky:
     `seed` draws the training subset: of the simulator the run of images from 331 seed on, cyclically (images are
     independent), of a folder a random one; dev and test are always the first ones. A folder is shuffled once, image by
     image, and cut into 45 % train, 10 % dev, 45 % test. Simulated images are cached under `build/cache` in blocks,
-    named by the code that made them. Raises ValueError when the set has fewer than `n` images.
+    named by the code that made them. For ceilings `train` goes on beyond the training set, up to MANY images. Raises
+    ValueError when the set has fewer than `n` images.
     """
     if name not in SEEDS:
         raise ValueError(f"split: name must be one of {sorted(SEEDS)}, got {name!r}")
     everything = from_folder(source) if source else None
     size = split_sizes(len(everything.image) if everything else None)[name]
+    if name == "train" and not everything and n > size:
+        size = MANY
     if not 1 <= n <= size:
         raise ValueError(f"split: n must be between 1 and {size}, the size of the {name} set, got {n}")
     if everything:
