@@ -43,6 +43,22 @@ def _without_network(priors: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in priors if not is_network(name))
 
 
+def _fitted(loop: Method, s: Settings, data: Data) -> tuple[Fitted, list[Tensor]]:
+    """The loop's fit without networks, and what it makes of each half of the labelled images, (n, 1, H, W) for each
+    entry of the data, when fitted to the other."""
+    assert loop.fit is not None
+    plain = [d._replace(images=NO_IMAGES) for d in data]
+    images = [torch.empty_like(d.truth) for d in data]
+    for half in (0, 1):
+        there = [d.part(d.fold == half) for d in plain]
+        fitted = loop.fit(s, [d for d in there if len(d.truth)])
+        for d, image in zip(plain, images, strict=True):
+            if bool((d.fold != half).any()):
+                other = d.part(d.fold != half)
+                image[d.fold != half] = loop.run(s, fitted, other.array, other.y).image
+    return loop.fit(s, plain), images
+
+
 def started(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """The closed form over the bank in a loop that starts from the network's image, and is fitted along it."""
     bank, (_, gate) = frozen(priors, device), CLOSED
@@ -67,14 +83,11 @@ def started(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
 def switched(argument: str, priors: tuple[str, ...], steps: int, device: torch.device) -> Method:
     """The network's image where its chi-square is below a threshold, elsewhere the closed form over the bank."""
     loop = solved(CLOSED, "fused", "pixel", _without_network(priors), steps, device)
-    assert loop.fit is not None
 
     def fit(s: Settings, data: Data) -> Fitted:
-        assert loop.fit is not None
-        plain = [d._replace(images=NO_IMAGES) for d in data]
-        fitted, rows = loop.fit(s, plain), []
-        for d in data:
-            other, image = loop.run(s, fitted, d.array, d.y).image, _image(d.images)
+        (fitted, others), rows = _fitted(loop, s, data), []
+        for d, other in zip(data, others, strict=True):
+            image = _image(d.images)
             rows.append(torch.stack([d.array.chi2(image, d.y), _gain(image, other, d.truth)]))
         chi2, gain = torch.cat(rows, 1)
         order = chi2.argsort()
@@ -107,10 +120,8 @@ def stacked(argument: str, priors: tuple[str, ...], steps: int, device: torch.de
         return {"loop": loop_image, "network": _image(images)}
 
     def fit(s: Settings, data: Data) -> Fitted:
-        assert loop.fit is not None
-        plain = [d._replace(images=NO_IMAGES) for d in data]
-        fitted = loop.fit(s, plain)
-        seen = [d._replace(images=both(loop.run(s, fitted, d.array, d.y).image, d.images)) for d in data]
+        fitted, others = _fitted(loop, s, data)
+        seen = [d._replace(images=both(image, d.images)) for d, image in zip(data, others, strict=True)]
         banks = [PriorBank({name: Fixed(image) for name, image in d.images.items()}) for d in seen]
         more = last(banks, seen, [s["sigma_min"]], s["lam"])
         return fitted | {f"last.{name}": value for name, value in more.items()}

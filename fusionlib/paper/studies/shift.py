@@ -49,7 +49,7 @@ def row_of(spec: Spec) -> Row:
 
 def learns(spec: Spec) -> bool:
     """Whether a row learns more from labels than its settings."""
-    return entry(spec.method).grid not in ("hqs", "rml")
+    return entry(spec.method).grid not in ("hqs", "rml") and not spec.method.startswith("oracle")
 
 
 def bank_of(spec: Spec) -> str:
