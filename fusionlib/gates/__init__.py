@@ -1,7 +1,7 @@
 """Who weighs what: fixed, learned and closed-form gates, output adapters, oracles."""
 
 from fusionlib.gates.adapters import Joint, Residual
-from fusionlib.gates.closed_form import ALL, Cell, ClosedForm, Features, residuals
+from fusionlib.gates.closed_form import ALL, RESIDUALS, Cell, ClosedForm, Features, bright_residuals, residuals
 from fusionlib.gates.gate import Consensus, DataStep, PerNoiseLevel, Static, average, given, nearest
 from fusionlib.gates.oracles import NoiseLevels, Oracle, affine_weights, error_correlation, simplex_weights
 from fusionlib.gates.routing import (
@@ -23,6 +23,7 @@ from fusionlib.gates.routing import (
 
 __all__ = [
     "ALL",
+    "RESIDUALS",
     "Cell",
     "ClosedForm",
     "Consensus",
@@ -45,6 +46,7 @@ __all__ = [
     "affine",
     "affine_weights",
     "average",
+    "bright_residuals",
     "cosine_router",
     "dense",
     "error_correlation",

@@ -64,8 +64,15 @@ def residuals(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tens
     return torch.cat(relative)[:, :, 0].transpose(0, 1).clamp(max=4) - 1
 
 
-residuals.each = True  # type: ignore[attr-defined]  # it is given what changes in each output, not in their mean
+def bright_residuals(x: Tensor, outputs: Tensor, change: Tensor, sigma: Tensor) -> Tensor:
+    """`residuals` times the mean output at the middle scale of `brightness`: where there is something to be wrong."""
+    return residuals(x, outputs, change, sigma) * brightness(x, outputs, change, sigma)[:, 1:2]
+
+
+# they are given what changes in each output, not in their mean
+residuals.each = bright_residuals.each = True  # type: ignore[attr-defined]
 ALL: tuple[Features, ...] = (constant, context, spread, brightness, structure)
+RESIDUALS: tuple[Features, ...] = (residuals, bright_residuals)
 
 
 def _peak(m: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ GRID = {
     "learned": ONE,
     # steps of training; tab07_training has others: the U-Net and the denoiser would gain from more with many labels
     "unet": (("steps", (4000.0,)),),
+    "unet_mixed": (("steps", (12000.0,)),),
     "network": (*ONE, ("steps", (4000.0,))),
     "denoiser": (*ONE, ("steps", (9600.0,))),
     "finetuned": (*ONE, ("steps", (200.0,))),
@@ -68,6 +69,7 @@ PROFILES = {
             "learned": (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "started": (("sigma_max", (0.1,)), ("sigma_min", (0.02,)), ("lam", (0.3,))),
             "unet": (("steps", (4.0,)),),
+            "unet_mixed": (("steps", (6.0,)),),
             "network": (*ONE, ("steps", (4.0,))),
             "denoiser": (*ONE, ("steps", (4.0,))),
             "finetuned": (*ONE, ("steps", (4.0,))),

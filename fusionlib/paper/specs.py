@@ -289,14 +289,15 @@ def shift_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec
         for s in baseline_specs(fits, bank)
         if s.coverage == 1.0 and s.seed == p.seeds[0]
     ]
-    like, network = likes[0], f"unet:{int(dict(p.grid['unet'])['steps'][0])}"
+    like = likes[0]
+    home, network = (f"unet:{dict(p.grid[kind])['steps'][0]:.0f}" for kind in ("unet", "unet_mixed"))
     mixed = replace(like, fit="mixed")
     rows = [*likes, replace(like, method="ceiling", priors=())]
     rows += [under(like, m, fits, bank) for m in (*HOME, *ORACLES)]
     learning = [(m, bank) for m in (*HOME, *BEYOND)] + [(m, (*bank, network)) for m in EXPERT]
-    for m, priors in (*learning, ("closed_residuals", (*bank, network, f"{network}/home"))):
-        s = under(mixed, m, fits, priors)
-        rows.append(replace(s, grid=p.grid["learned"]) if entry(m).grid == "fitted" else s)  # one setting for all
+    for m, priors in (*learning, ("closed_residuals", (*bank, network, f"{home}/home"))):
+        s, grids = under(mixed, m, fits, priors), {"fitted": "learned", "unet": "unet_mixed"}  # one setting for all
+        rows.append(replace(s, grid=p.grid[grids.get(entry(m).grid, entry(m).grid)]))
     return [s for s in rows if profile != "smoke" or s.method.startswith(SMOKE_SHIFT)]
 
 
@@ -307,15 +308,16 @@ def safe(profile: str, priors: Sequence[str] = BANKS["main"]) -> Spec:
 
 
 def choice_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
-    """Chapter 11, on development images: the closed form with and without data residuals on each simulated family, left
+    """Chapter 11, on development images: the closed form by how it sees data residuals, on each simulated family, left
     out of the fit; networks by steps and shape, and votes by the weight of diversity, on the sky and these families."""
     n = min(profile_of(profile).shift[0], 24)
     rows = [replace(s, split="dev", n_test=n) for s in shift_rows(profile, priors) if s.fit]
     gate, network, vote = (next(s for s in rows if s.method == m) for m in ("closed_residuals", "unet", "closed_form"))
-    (steps,) = dict(network.grid)["steps"]
+    (many,) = dict(network.grid)["steps"]
+    few = many // 3
     families = conditions.SIMULATED if profile != "smoke" else conditions.SIMULATED[:1]
     gates = [replace(gate, method=m, fit=f"mixed less {f}", family=f) for m in GATES for f in families]
-    shapes = [("unet", steps), ("unet", 3 * steps), ("unet:beam", steps), ("unet:wide", steps)]
+    shapes = [("unet", few), ("unet", many), ("unet:beam", few), ("unet:wide", few)]
     nets = [replace(network, method=m, grid=(("steps", (float(k),)),)) for m, k in shapes]
     votes = [replace(vote, method=m) for m in DIVERSITY] if profile != "smoke" else []
     return gates + [replace(s, family=f) for s in (*nets, *votes) for f in ("", *families)]
@@ -329,7 +331,7 @@ def picking_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[S
     return [replace(s, split="dev", n_test=min(p.shift[0], 12), **cell) for cell in drawn for s in plain]
 
 
-GATES = ("closed_form", "closed_residuals")
+GATES = ("closed_form", "closed_residuals_plain", "closed_residuals")
 DIVERSITY = ("c_plain:pixel", "c_weak:pixel", "c:pixel", "c_strong:pixel")  # its weight 0, 1e-5, 1e-4, 1e-3
 SMOKE_SHIFT = ("single", "average", "ceiling", "oracle:8", "unet", "closed_residuals", "switched")
 

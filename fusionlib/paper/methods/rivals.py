@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fusionlib import metrics
 from fusionlib.fitting import fit_closed_form
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import ALL, residuals
+from fusionlib.gates import ALL, RESIDUALS
 from fusionlib.paper.methods.closed_form import closed, solved
 from fusionlib.paper.methods.method import (
     NO_IMAGES,
@@ -28,7 +28,7 @@ from fusionlib.paper.methods.method import (
 from fusionlib.pnp import Reconstruction, hqs
 from fusionlib.priors import Fixed, PriorBank
 
-FEATURES, CLOSED = (*ALL, residuals), closed(more=(residuals,))
+FEATURES, CLOSED = (*ALL, *RESIDUALS), closed(more=RESIDUALS)
 
 
 def _image(images: Images) -> Tensor:

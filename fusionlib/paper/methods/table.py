@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fusionlib.fitting import MetaConfig, PerImage, held_out_weights
 from fusionlib.fusion import FusedPrior
-from fusionlib.gates import Consensus, Oracle, average, residuals
+from fusionlib.gates import RESIDUALS, Consensus, Oracle, average
 from fusionlib.interferometer import S_REF, Interferometer
 from fusionlib.metrics import blur
 from fusionlib.paper.methods import closed_form, gradient, rivals, variants
@@ -200,11 +200,12 @@ METHODS: dict[str, Entry] = {
         closed_form.closed_form, "closed form, {} (ours)", "#B30059", resolution="argument", short="closed form"
     ),
     "closed_residuals": _solved(
-        partial(closed_form.closed_form, more=(residuals,)),
+        partial(closed_form.closed_form, more=RESIDUALS),
         "closed form, data residuals (ours)",
         "#67001F",
         resolution="argument",
         short="data residuals",
+        version=2,
     ),
     "closed_expert": _solved(
         closed_form.closed_expert, "expert choice, {1} of {0}, closed form", "#980043", resolution="argument"
@@ -255,9 +256,9 @@ METHODS: dict[str, Entry] = {
     "closed_union": _solved(
         closed_form.union, "closed form, bank + levels (ours)", "#49006A", short="bank + levels", priors="two"
     ),
-    "started": _solved(rivals.started, "closed form, started", "#8C96C6", grid="started"),
-    "switched": _solved(rivals.switched, "closed form, switched", "#6E016B", short="switch"),
-    "stacked": _solved(rivals.stacked, "closed form, stacked", "#88419D", short="stacked"),
+    "started": _solved(rivals.started, "closed form, started", "#8C96C6", grid="started", version=2),
+    "switched": _solved(rivals.switched, "closed form, switched", "#6E016B", short="switch", version=2),
+    "stacked": _solved(rivals.stacked, "closed form, stacked", "#88419D", short="stacked", version=2),
     "a": _learned(partial(gradient.learned, gradient.strategy_a), "A, {}", "#1F78B4"),
     "b": _learned(partial(gradient.learned, gradient.strategy_b), "B, {}", "#33A02C"),
     "c": _learned(partial(gradient.learned, gradient.strategy_c, objective=variants.PEERS), "C, {}", "#FF7F00"),

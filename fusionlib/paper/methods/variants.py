@@ -8,7 +8,18 @@ from torch import Tensor, nn
 
 from fusionlib import sky
 from fusionlib.fitting import MetaConfig, Objective, Schedule
-from fusionlib.gates import Encoder, Linear, MultiGate, Pixels, Residual, Router, cosine_router, groups, oracles
+from fusionlib.gates import (
+    Encoder,
+    Linear,
+    MultiGate,
+    Pixels,
+    Residual,
+    Router,
+    cosine_router,
+    groups,
+    oracles,
+    residuals,
+)
 from fusionlib.paper.conditions import SIMULATED
 from fusionlib.paper.methods.closed_form import closed_form
 from fusionlib.paper.methods.gradient import Part, learned, strategy_a, strategy_b_joint, strategy_c
@@ -133,6 +144,9 @@ VARIANTS: dict[str, Entry] = {
     ),
     "mgpf_random": _learned(partial(learned, grouped_at_random), "mgpf random, {}"),
     "mgpf_clustered": _learned(partial(learned, grouped_by_error), "mgpf clustered, {}"),
+    "closed_residuals_plain": _solved(
+        partial(closed_form, more=(residuals,)), "closed form, data residuals alike everywhere", "#980043"
+    ),
     "closed_average": _solved(partial(closed_form, policy="average"), "closed average, {}"),
     "closed_white": _solved(partial(closed_form, policy="white"), "closed white, {}"),
     "closed_augmented": _solved(augmented_labels, "closed form, augmented labels (ours)", "#F768A1"),
