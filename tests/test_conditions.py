@@ -1,9 +1,11 @@
 """What fits may see, and what tests show."""
 
+import io
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from fusionlib.paper import Spec, conditions, experiment, figures
 from fusionlib.paper import specs as specs_of
 from fusionlib.paper.methods import gradient
 from fusionlib.paper.methods.method import Labelled, always
+from fusionlib.paper.readme import shift_markdown
 from fusionlib.paper.studies import shift
 from fusionlib.priors import Fixed, PriorBank, check, zoo
 
@@ -234,5 +237,11 @@ def test_tables_of_the_map_and_the_headline_say_what_the_scores_say(monkeypatch)
     assert gain["one for all"] == 0 and np.allclose(gain[["one for each condition", "one for each image"]], 0.5 / 20)
     aims = shift.aims_table(table, mixed, rule)
     assert aims.met.all() and len(aims) == 5
+    text = io.StringIO(), io.StringIO()
+    shift.summary_table(table).to_csv(text[0], index=False)
+    mixed.to_csv(text[1], index=False)
+    summary, headline = (pd.read_csv(io.StringIO(t.getvalue()), keep_default_na=False) for t in text)
+    first, *others = [s for s in shift_markdown(summary, headline, "paper").splitlines() if s[:2] == "| "][1:]
+    assert "network (mixed) | 32" in first and len(others) == 9 and sum("reference" in s for s in others) == 1
     for draw, data in ((figures.fig11_map, table), (figures.fig11_mixed, mixed[mixed.n_train == 100])):
         plt.close(draw(shift.named(data)))

@@ -34,7 +34,8 @@ from fusionlib.paper import (
 from fusionlib.paper.chapter import CHAPTERS, check_parameters, source
 from fusionlib.paper.methods import closed_form, gradient
 from fusionlib.paper.methods.method import Labelled
-from fusionlib.paper.publish import clean, fill, publish, results_markdown
+from fusionlib.paper.publish import clean, publish
+from fusionlib.paper.readme import fill, results_markdown
 from fusionlib.paper.run import Plan, main, make_plan
 from fusionlib.paper.spec import Grid, content
 from fusionlib.paper.stale import reached

@@ -7,7 +7,6 @@ With `--list` it prints which records a profile lacks, and which ship that no pr
 import base64
 import io
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -21,22 +20,23 @@ import pandas as pd
 from PIL import Image
 
 from fusionlib import files
-from fusionlib.paper import figures, plots, store, style
+from fusionlib.paper import figures, plots, store
 from fusionlib.paper.chapter import CHAPTERS, chapters_of
 from fusionlib.paper.experiment import rests_on, tuning
 from fusionlib.paper.manifest import output, write
-from fusionlib.paper.profiles import PROFILES, profile_of
-from fusionlib.paper.run import job_seconds, make_plan, parts_of, usable
+from fusionlib.paper.profiles import PROFILES
+from fusionlib.paper.readme import chapters_markdown, fill, results_markdown, shift_markdown
+from fusionlib.paper.run import make_plan, parts_of, usable
 from fusionlib.paper.spec import Spec
+from fusionlib.paper.specs import safe
 from fusionlib.paper.studies import classification
 from fusionlib.paper.studies.classification import Cell
 from fusionlib.paper.studies.conclusions import strip_specs
-from fusionlib.paper.studies.shift import safe
 from fusionlib.paper.tasks import Task
 from fusionlib.priors import BANKS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-CONCLUSIONS = "13_conclusions"
+SHIFT, CONCLUSIONS = "11_shift", "13_conclusions"
 LARGE = 400_000  # bytes
 SHIPPED = ("quick", "wide", "paper")  # profiles whose records ship
 
@@ -66,85 +66,11 @@ def _smaller(picture: str) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def results_markdown(table: pd.DataFrame, gap: pd.DataFrame, profile: str) -> str:
-    """The headline for the README: PSNR and the gain over the best single prior, by bank; how much of the gap to the
-    ceiling labels close; two pictures."""
-    p, banks = profile_of(profile), list(dict.fromkeys(table.bank))
-    images, seeds = {"dev": "development", "test": "test"}[p.split], len(p.seeds)
-    by = {bank: {r["method"]: r for r in table[table.bank == bank].to_dict("records")} for bank in banks}
-    first = by[banks[0]]
-    some = first["average"]
-    best = ", ".join(f"{by[bank]['best_single']['psnr']:.2f} dB in `{bank}`" for bank in banks)
-    lines = [
-        f"Profile `{profile}`: {some['n_test']} {images} images, {some['n_train']} labels, "
-        f"{seeds} seed{'s' * (seeds > 1)}, full coverage; 95 % intervals over images{' and seeds' * (seeds > 1)}. "
-        f"Gains are over the single prior that is best on the labels: {best}. PSNR has a data range of 1 (4.5 mJy per "
-        f"pixel). The last three columns are in `{banks[0]}`: SSIM; PSNR after truth and reconstruction are blurred to "
-        "the resolution of the array; reduced chi-square of the visibilities, of the image shown, which no data step "
-        "follows.",
-        "",
-        f"| method | kind | PSNR in `{banks[0]}` [dB] | {' | '.join(f'gain in `{b}` [dB]' for b in banks)} "
-        "| SSIM | PSNR at 20 µas [dB] | χ² |",
-        "|---|---|---|" + "---|" * len(banks) + "---|---|---|",
-    ]
-    for method, r in sorted(first.items(), key=lambda item: -item[1]["psnr"]):
-        if method != "best_single":
-            gains = " | ".join(_gain(by[bank].get(method)) for bank in banks)
-            scores = f"{r['ssim']:.3f} | {r['psnr_blur']:.1f} | {r['chi2_vis']:.2f}"
-            lines.append(f"| {style.label(method)} | {r['kind']} | {r['psnr']:.2f} | {gains} | {scores} |")
-    for bank, part in gap.dropna(subset="closed").groupby("bank", sort=False):
-        n = part.n_train.max()
-        told = [
-            f"{style.label(r['method'])} {r['closed']:.0%} ({r['closed_lo']:.0%} … {r['closed_hi']:.0%})"
-            for r in part[part.n_train == n].sort_values("closed", ascending=False).to_dict("records")
-        ]
-        lines += [
-            "",
-            f"With {n} labels, in the sweep over their number (chapter 13: one setting of the loop, one seed), the "
-            f"share of the way from the best single prior to the in-domain ceiling in `{bank}`: {'; '.join(told)}.",
-        ]
-    strip, efficiency = (
-        "Truth, dirty image and reconstructions side by side",
-        "Gain over the best single prior by labels",
-    )
-    return "\n".join(
-        [*lines, "", f"![{strip}](figures/fig13_strip.png)", "", f"![{efficiency}](figures/fig13_efficiency.png)"]
-    )
-
-
-def _gain(r: dict | None) -> str:
-    if r is None:
-        return ""
-    same = r["delta_lo"] == r["delta_hi"] == 0
-    return "reference" if same else f"{r['delta_best_single']:+.2f} ({r['delta_lo']:+.2f} … {r['delta_hi']:+.2f})"
-
-
-def chapters_markdown(facts: dict[str, dict], experiments: dict[str, int]) -> str:
-    lines = ["| chapter | makes | profile | time: jobs, notebook |", "|---|---|---|---|"]
-    for chapter in CHAPTERS:
-        made = ", ".join(f"`{Path(m).stem}`" for m in facts[chapter.name]["made"])
-        seconds, profile = facts[chapter.name]["seconds"], facts[chapter.name]["profile"]
-        specs = chapter.specs(profile)
-        jobs = sum(job_seconds(s, published=True) for s in {*specs, *map(tuning, specs)})
-        told = f"`{profile}` | {jobs:.0f} s, {seconds:.0f} s"
-        lines.append(f"| [{chapter.name}](notebooks/{chapter.name}.ipynb) | {made} | {told} |")
-    told = "; ".join(f"{where}: {count}" for where, count in experiments.items())
-    return "\n".join([*lines, "", f"Experiments were scored on: {told}."])
-
-
 def computed_on(facts: dict[str, dict]) -> dict[str, int]:
     """How many experiments behind the published chapters each device and version of torch scored."""
     specs = {spec for chapter in CHAPTERS for spec in chapter.specs(facts[chapter.name]["profile"])}
     records = [store.load(spec.key) for spec in specs if store.has(spec.key)]
     return dict(Counter(f"{r['device']}, torch {r['torch']}" for r in records).most_common())
-
-
-def fill(text: str, block: str, content: str) -> str:
-    """`text` with what stands between `<!-- begin:block -->` and `<!-- end:block -->` replaced."""
-    pattern = re.compile(rf"(<!-- begin:{block} -->\n).*?(\n<!-- end:{block} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"README.md has no block {block!r} between <!-- begin:{block} --> and <!-- end:{block} -->")
-    return pattern.sub(lambda m: m[1] + content + m[2], text)
 
 
 def publish(profile: str) -> None:
@@ -168,6 +94,11 @@ def publish(profile: str) -> None:
         facts[chapter.name] = json.loads((run / f"{chapter.name}.json").read_text())
     experiments = computed_on(facts)
     readme = fill((home / "README.md").read_text(), "chapters", chapters_markdown(facts, experiments))
+    if SHIFT not in left and (run / "tables" / "tab11_mixed.csv").exists():
+        summary, mixed = (
+            pd.read_csv(run / "tables" / f"tab11_{name}.csv", keep_default_na=False) for name in ("summary", "mixed")
+        )
+        readme = fill(readme, "shift", shift_markdown(summary, mixed, profile))
     if CONCLUSIONS not in left:
         results, gap = (pd.read_csv(run / "tables" / f"tab13_{name}.csv") for name in ("results", "gap"))
         readme = fill(readme, "results", results_markdown(results, gap, profile))

@@ -312,14 +312,14 @@ def choice_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Sp
     out of the fit; networks by steps and shape, and votes by the weight of diversity, on the sky and these families."""
     n = min(profile_of(profile).shift[0], 24)
     rows = [replace(s, split="dev", n_test=n) for s in shift_rows(profile, priors) if s.fit]
-    gate, network, vote = (next(s for s in rows if s.method == m) for m in ("closed_residuals", "unet", "closed_form"))
+    gate, network = (next(s for s in rows if s.method == method) for method in ("closed_residuals", "unet"))
     (many,) = dict(network.grid)["steps"]
     few = many // 3
     families = conditions.SIMULATED if profile != "smoke" else conditions.SIMULATED[:1]
     gates = [replace(gate, method=m, fit=f"mixed less {f}", family=f) for m in GATES for f in families]
     shapes = [("unet", few), ("unet", many), ("unet:beam", few), ("unet:wide", few)]
     nets = [replace(network, method=m, grid=(("steps", (float(k),)),)) for m, k in shapes]
-    votes = [replace(vote, method=m) for m in DIVERSITY] if profile != "smoke" else []
+    votes = [replace(gate, method=m) for m in DIVERSITY] if profile != "smoke" else []
     return gates + [replace(s, family=f) for s in (*nets, *votes) for f in ("", *families)]
 
 

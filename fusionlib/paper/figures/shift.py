@@ -40,9 +40,7 @@ def fig11_map(data: pd.DataFrame) -> Figure:
     )  # fmt: skip
     ax.axvline(0.5, color="white", lw=3)
     ax.tick_params(labelsize=6.5)
-    label = (
-        "PSNR below that of the best row of the cell [dB], ceiling and oracles, which are no methods, aside"
-    )
+    label = "PSNR below that of the best row of the cell [dB], ceiling and oracles, which are no methods, aside"
     fig.colorbar(image, ax=ax, shrink=0.4, aspect=40, location="bottom", label=label, extend="max")
     return fig
 
