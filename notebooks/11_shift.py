@@ -73,8 +73,10 @@ paper.save(paper.figures.fig11_map, table, out, **facts)
 # %% [markdown]
 # ## What was chosen beforehand
 #
-# On development images. Whether the gate sees what the data say against each prior, by simulated objects of a family
-# that is left out of the fit; how long a network is trained, whether it is shown the beam of the array, and its width.
+# On development images. Whether the gate sees what the data say against each prior, alike everywhere or where the image
+# is bright, by simulated objects of a family that is left out of the fit; how long a network is trained, whether it is
+# shown the beam of the array, and its width; and the weight of diversity in strategy C: 0 (`c_plain`), 1e-5 (`c_weak`),
+# 1e-4 (`c`, as in the chapters before) and 1e-3 (`c_strong`).
 
 # %%
 choice = shift.choice_table(profile, found)
@@ -104,6 +106,14 @@ if headline:
     gains = shift.against(headline, shift.row_of(shift.safe(profile, found)))
     paper.write_table(gains, "tab11_gains", out)
     display(gains.round(3))
+
+# %% [markdown]
+# ## By the number of labels
+
+# %%
+labels = shift.labels_table(profile, found)
+paper.write_table(labels, "tab11_labels", out)
+paper.save(paper.figures.fig11_labels, labels, out, **facts)
 
 # %% [markdown]
 # ## In pictures

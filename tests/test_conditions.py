@@ -243,5 +243,8 @@ def test_tables_of_the_map_and_the_headline_say_what_the_scores_say(monkeypatch)
     summary, headline = (pd.read_csv(io.StringIO(t.getvalue()), keep_default_na=False) for t in text)
     first, *others = [s for s in shift_markdown(summary, headline, "paper").splitlines() if s[:2] == "| "][1:]
     assert "network (mixed) | 32" in first and len(others) == 9 and sum("reference" in s for s in others) == 1
+    labels = shift.labels_table("paper")
+    assert set(labels.n_train) == {10, 30, 100, 300, 1000} and set(labels.n_test) == {50, 1000}
+    plt.close(figures.fig11_labels(labels))
     for draw, data in ((figures.fig11_map, table), (figures.fig11_mixed, mixed[mixed.n_train == 100])):
         plt.close(draw(shift.named(data)))

@@ -350,7 +350,11 @@ def shift_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -
     return list(dict.fromkeys(specs))
 
 
+def is_swept(s: Spec) -> bool:
+    return (s.method, s.fit, len(s.networks)) in SWEPT
+
+
 def swept_rows(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """Chapter 11: rows with other numbers of labels, and other seeds, at home."""
-    rows = [s for s in shift_rows(profile, priors) if (s.method, s.fit, len(s.networks)) in SWEPT]
-    return [replace(s, n_train=n, seed=seed) for n, seed in profile_of(profile).sweep for s in rows]
+    rows = filter(is_swept, shift_rows(profile, priors))
+    return [replace(s, n_train=n, seed=seed) for s in rows for n, seed in profile_of(profile).sweep]

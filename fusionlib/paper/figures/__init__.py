@@ -31,7 +31,7 @@ from fusionlib.paper.figures.patches import (
     fig09_shape,
     fig09_success,
 )
-from fusionlib.paper.figures.shift import fig11_map, fig11_mixed, fig11_pictures, fig11_trust
+from fusionlib.paper.figures.shift import fig11_labels, fig11_map, fig11_mixed, fig11_pictures, fig11_trust
 from fusionlib.paper.figures.strategies import curves, weights
 from fusionlib.paper.figures.trained import fig15_data, fig15_families, fig15_losses, fig15_samples
 from fusionlib.paper.figures.weight_analysis import (

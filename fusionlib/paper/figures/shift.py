@@ -8,6 +8,7 @@ from fusionlib.paper import style
 from fusionlib.paper.plots import (
     SCALE,
     Arrays,
+    curve,
     dirty_picture,
     frame,
     legend,
@@ -16,10 +17,19 @@ from fusionlib.paper.plots import (
     scale_bar,
     sky_picture,
     table_of,
+    ticks,
     zero,
 )
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000")  # of conditions; colour-blind safe (Okabe & Ito)
+LINES = (  # rows of fig11_labels
+    "average of the bank",
+    "closed form, pixel (ours) (home)",
+    "end-to-end U-Net (home)",
+    "end-to-end U-Net (mixed)",
+    "closed form, data residuals (ours) (mixed)",
+    "closed form, data residuals (ours) + network (mixed)",
+)
 REGRET_TOP = 3.0  # dB: regrets are shown on 0 .. this, larger ones as this
 
 
@@ -55,6 +65,23 @@ def fig11_mixed(data: pd.DataFrame) -> Figure:
     zero(ax, vertical=True)
     ax.set_xlabel("gain over the single prior that is best on this set [dB]")
     ax.margins(y=0.02)
+    return fig
+
+
+def fig11_labels(data: pd.DataFrame) -> Figure:
+    """Rows of `labels_table`: PSNR over the number of labels, a panel a part."""
+    parts = list(dict.fromkeys(data.part))
+    fig, axes = panels(1, len(parts), 1, 3.4)
+    for ax, part in zip(axes[0], parts, strict=True):
+        for name in LINES:
+            here = data[(data.part == part) & (data.name == name)].sort_values("n_train")
+            if len(here):
+                method, band = here.method.iloc[0], (here.psnr_lo, here.psnr_hi)
+                fmt = ("s" if "network" in name else "o") + ("--" if here.fit.iloc[0] == "home" else "-")
+                curve(ax, here.n_train, here.psnr, style.color(method), name, band, fmt)
+        ax.set(title=part, xscale="log", xlabel="labels", ylabel="PSNR [dB]")
+        ticks(ax, sorted(set(data.n_train)))
+    legend(fig, axes, 2, 7)
     return fig
 
 

@@ -18,7 +18,7 @@ from fusionlib.paper.methods import entry, label
 from fusionlib.paper.methods.method import is_network
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.spec import Spec
-from fusionlib.paper.specs import choice_specs, picking_specs, safe, shift_rows, shift_specs
+from fusionlib.paper.specs import choice_specs, is_swept, picking_specs, safe, shift_rows, shift_specs
 from fusionlib.paper.tables import bank_name, compared, reconstructed
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import BANKS
@@ -179,6 +179,23 @@ def headline_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[
     """Those of the headline set alone, with all seeds and numbers of labels."""
     drawn = {array for array, _ in conditions.MIXED}
     return [s for s in shift_specs(profile, priors) if s.array in drawn]
+
+
+def labels_table(profile: str, priors: Sequence[str] = BANKS["main"]) -> pd.DataFrame:
+    """name, method, fit, n_train, part (`home` or `headline set`), n_test, psnr, psnr_lo, psnr_hi [dB]: rows by the
+    number of labels, of the first seed."""
+    seed, rows = profile_of(profile).seeds[0], []
+    drawn = {array for array, _ in conditions.MIXED}
+    specs = [s for s in shift_specs(profile, priors) if s.seed == seed and is_swept(s)]
+    for part, some in (
+        ("home", [s for s in specs if condition_of(s) == Condition()]),
+        ("headline set", [s for s in specs if s.array in drawn]),
+    ):
+        for row, v in mixed_scores(some).items():
+            told = {"name": row.words, "method": row.method, "fit": row.fit, "n_train": row.n_train, "part": part}
+            interval = dict(zip(("psnr", "psnr_lo", "psnr_hi"), bootstrap(v), strict=True))
+            rows.append(told | {"n_test": v.shape[1]} | interval)
+    return pd.DataFrame(rows).sort_values(["part", "name", "n_train"], ascending=[False, True, True], ignore_index=True)
 
 
 TELLING = ("as fitted", "turned 40", "disc", "double", "declination -29, gaussian")
