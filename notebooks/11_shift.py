@@ -39,6 +39,7 @@ pd.set_option("display.max_colwidth", None, "display.max_rows", None)
 # %% tags=["parameters"]
 profile: str = "quick"  # smoke, quick or paper: sizes, and the folder build/<profile> for results
 priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies", "torus"]  # the bank; any subset
+objects: str = ""  # a folder of .npy, .npz or .fits images: one more condition, in no fit
 
 # %% [markdown]
 # ## Conditions and fits
@@ -59,7 +60,7 @@ priors: list = ["identity", "tv", "ffdnet", "sr", "digits", "faces", "galaxies",
 # %%
 out = paper.output(profile)
 found, lacking = zoo.available(priors)
-specs = shift.map_specs(profile, found)
+specs = shift.map_specs(profile, found, objects=objects)
 table = shift.named(shift.map_table(specs))
 paper.write_table(table.drop(columns="name"), "tab11_shift", out)
 facts = {"profile": profile, "split": specs[0].split, "seeds": sorted({s.seed for s in specs})}

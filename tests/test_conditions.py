@@ -16,7 +16,7 @@ from fusionlib.fusion import FusedPrior
 from fusionlib.gates import closed_form as cf
 from fusionlib.interferometer import eht2017_april10_table, eht2017_table, turned_table
 from fusionlib.paper import Spec, conditions, experiment, figures
-from fusionlib.paper import specs as specs_of
+from fusionlib.paper import shift_specs as specs_of
 from fusionlib.paper.methods import gradient
 from fusionlib.paper.methods.method import Labelled, always
 from fusionlib.paper.readme import shift_markdown
@@ -189,6 +189,20 @@ def test_methods_take_the_network_among_their_priors(method):
     image = made.run(settings, fitted, array, y, None, images).image
     plain = always(zoo.load("torus"), 2, "single", 1).run(settings, {}, array, y).image
     assert metrics.psnr(image, data[0].truth).mean() > metrics.psnr(plain, data[0].truth).mean() + 3
+
+
+def test_a_folder_of_images_is_one_more_condition(tmp_path):
+    np.save(tmp_path / "a.npy", black_holes(2, 9).fine[:, 0].numpy())
+    inside, plain = (shift.map_specs("smoke", objects=folder) for folder in (str(tmp_path), ""))
+    own = [s for s in inside if s not in plain]
+    assert len(own) == len(specs_of.shift_rows("smoke")) and {s.n_test for s in own} == {2}
+    assert shift.condition_of(own[0]).name == tmp_path.name
+    assert experiment.tuning(own[0]) in map(experiment.tuning, plain)
+    truth, _ = experiment.observed(own[0], "dev", 2, 0, experiment.arrays(own[0])[0])
+    assert torch.equal(truth, sky.from_folder(tmp_path).image)
+    key = own[0].key
+    np.save(tmp_path / "a.npy", black_holes(2, 8).fine[:, 0].numpy())
+    assert replace(own[0]).key != key
 
 
 def test_a_prior_that_is_replaced_after_the_fit():

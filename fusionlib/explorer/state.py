@@ -33,8 +33,9 @@ from fusionlib.interferometer import (
 from fusionlib.paper import conditions, store
 from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, images_of, rests_on
 from fusionlib.paper.methods.method import is_network, joined
+from fusionlib.paper.shift_specs import SAFE, safe
 from fusionlib.paper.spec import content
-from fusionlib.paper.specs import SAFE, closure_specs, safe
+from fusionlib.paper.specs import closure_specs
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 from fusionlib.priors import PriorBank, call, zoo
 from fusionlib.sky import NPIX

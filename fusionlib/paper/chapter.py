@@ -17,7 +17,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from fusionlib import files
-from fusionlib.paper import specs
+from fusionlib.paper import shift_specs, specs
 from fusionlib.paper.manifest import output, provenance, write
 from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies import m87, patches, shift, strategies, stress, weight_analysis
@@ -56,10 +56,10 @@ def _strategy_a(profile: str, priors: Sequence[str] = zoo.BANKS["main"], **optio
     return specs.strategy_specs(profile, priors, only=only, all_coverages=True, **options)
 
 
-def _shift(profile: str, priors: Sequence[str] = zoo.BANKS["main"], **_: Any) -> list[Spec]:
+def _shift(profile: str, priors: Sequence[str] = zoo.BANKS["main"], **options: Any) -> list[Spec]:
     """Chapter 11: the map and the headline set, and what was chosen beforehand on development images."""
-    some = (specs.choice_specs, specs.picking_specs, specs.shift_specs)
-    return [s for needs in some for s in needs(profile, priors)]
+    chosen = [*shift_specs.choice_specs(profile, priors), *shift_specs.picking_specs(profile, priors)]
+    return [*chosen, *shift_specs.shift_specs(profile, priors, **options)]
 
 
 def _none(profile: str, priors: Sequence[str] = (), **_: Any) -> list[Spec]:

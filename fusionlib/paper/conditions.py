@@ -7,13 +7,14 @@ turns them, are in no fit.
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from fusionlib.interferometer import GAIN_ERROR, Interferometer, eht2017_april10_table, eht2017_table, turned_table
-from fusionlib.sky import FAMILIES, Sky, geometric, tori
+from fusionlib.sky import FAMILIES, Sky, from_folder, geometric, tori
 
 
 class Instrument(NamedTuple):
@@ -81,8 +82,8 @@ RANGES = {"turn": 30.0, "share": 0.3, "noise": 3.0}
 
 
 class Condition(NamedTuple):
-    """A condition of the map: an array of ARRAYS, "" for the packaged one, an object of OBJECTS, "" for the sky of the
-    labels, and what is changed in the bank, of REPLACED."""
+    """A condition of the map: an array of ARRAYS, "" for the packaged one; an object of OBJECTS or a folder of images,
+    "" for the sky of the labels; and what is changed in the bank, of REPLACED."""
 
     array: str = ""
     family: str = ""
@@ -90,7 +91,7 @@ class Condition(NamedTuple):
 
     @property
     def name(self) -> str:
-        return ", ".join(filter(None, self)) or "as fitted"
+        return ", ".join(filter(None, (self.array, Path(self.family).name, self.replaced))) or "as fitted"
 
 
 # by importance: the plain ones, then pairs
@@ -108,7 +109,9 @@ CONDITIONS = (
 
 
 def objects(name: str, n: int, seed: int) -> Sky:
-    """`n` skies of an object of OBJECTS."""
+    """`n` skies of an object of OBJECTS, or the first ones of a folder of images."""
+    if name not in OBJECTS:
+        return from_folder(name)[:n]
     return tori(n, seed) if name == "torus" else geometric(name, n, seed)
 
 

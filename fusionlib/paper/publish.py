@@ -27,8 +27,8 @@ from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.readme import chapters_markdown, fill, results_markdown, shift_markdown
 from fusionlib.paper.run import make_plan, parts_of, usable
+from fusionlib.paper.shift_specs import safe
 from fusionlib.paper.spec import Spec
-from fusionlib.paper.specs import safe
 from fusionlib.paper.studies import classification
 from fusionlib.paper.studies.classification import Cell
 from fusionlib.paper.studies.conclusions import strip_specs

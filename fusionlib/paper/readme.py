@@ -11,7 +11,7 @@ from fusionlib.paper.conditions import CONDITIONS, MIXED
 from fusionlib.paper.experiment import tuning
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.run import job_seconds
-from fusionlib.paper.specs import SAFE
+from fusionlib.paper.shift_specs import SAFE
 from fusionlib.paper.studies import shift
 
 

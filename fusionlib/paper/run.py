@@ -63,7 +63,7 @@ def parts_of(
     chapter: Chapter, profile: str, parameters: dict[str, Any], priors: list[str]
 ) -> tuple[list[Spec], list[Task]]:
     """The experiments a chapter reads and the tasks it has done, with the priors that can be loaded."""
-    options = {k: parameters[k] for k in ("sky", "observation") if k in parameters}
+    options = {k: parameters[k] for k in ("sky", "observation", "objects") if k in parameters}
     tasks = chapter.tasks(profile, priors, **options) if chapter.tasks else []
     return chapter.specs(profile, priors, **options), tasks
 

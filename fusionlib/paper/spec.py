@@ -23,12 +23,13 @@ class Spec:
     the priors and of `files.PIPELINE`, and the content of the files given here.
 
     `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
-    `n_test` images of `split` are scored, black holes or of a geometric `family`. `regime` is `calibrated` or
-    `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of `conditions` that
-    the test images are seen with, `replaced` what is put in the place of a prior after the fit; `fit` is "" for labels
-    as the packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects beside them, or
-    `mixed less ring`: without those of a family. `sky` is a folder of images instead of the simulator, `observation` a
-    UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning alone.
+    `n_test` images of `split` are scored, black holes, or of a `family` of objects or a folder of images. `regime` is
+    `calibrated` or `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of
+    `conditions` that the test images are seen with, `replaced` what is put in the place of a prior after the fit; `fit`
+    is "" for labels as the packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects
+    beside them, or `mixed less ring`: without those of a family. `sky` is a folder of images instead of the simulator,
+    `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning
+    alone.
     """
 
     method: str
@@ -59,8 +60,9 @@ class Spec:
             raise ValueError(f"Spec: regime must be one of {sorted(CHI2)}, got {self.regime!r}")
         if self.coverage not in COVERAGE:
             raise ValueError(f"Spec: coverage must be one of {sorted(COVERAGE)}, got {self.coverage}")
-        if self.family and self.family not in conditions.OBJECTS:
-            raise ValueError(f"Spec: family must be one of {sorted(conditions.OBJECTS)}, got {self.family!r}")
+        if self.family and self.family not in conditions.OBJECTS and not Path(self.family).is_dir():
+            known = sorted(conditions.OBJECTS)
+            raise ValueError(f"Spec: family must be one of {known}, or a folder of images, got {self.family!r}")
         if self.array and (self.array not in conditions.ARRAYS or self.coverage != 1.0):
             raise ValueError(
                 f"Spec: array must be one of {sorted(conditions.ARRAYS)} at coverage 1, got {self.array!r}"
@@ -93,7 +95,8 @@ class Spec:
         kind, _, argument = self.method.partition(":")
         if zoo.is_own(argument):
             given["method"] = f"{kind}:{zoo.identity(argument)[0]}"
-        return given | {name: content(given[name]) for name in ("sky", "observation") if name in given}
+        files_given = ["sky", "observation", *["family"] * (self.family not in conditions.OBJECTS)]
+        return given | {name: content(given[name]) for name in files_given if name in given}
 
     def versions(self) -> dict[str, Any]:
         """What the record rests on."""

@@ -17,8 +17,8 @@ from fusionlib.paper.experiment import arrays, images_of, observed, scores
 from fusionlib.paper.methods import entry, label
 from fusionlib.paper.methods.method import is_network
 from fusionlib.paper.profiles import profile_of
+from fusionlib.paper.shift_specs import choice_specs, is_swept, picking_specs, safe, shift_rows, shift_specs
 from fusionlib.paper.spec import Spec
-from fusionlib.paper.specs import choice_specs, is_swept, picking_specs, safe, shift_rows, shift_specs
 from fusionlib.paper.tables import bank_name, compared, reconstructed
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import BANKS
@@ -168,10 +168,10 @@ def against(specs: Sequence[Spec], rule: Row) -> pd.DataFrame:
     return compared(rows, Row._fields)
 
 
-def map_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
-    """The experiments of the map alone: every row, and further seeds of some."""
+def map_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, objects: str = "") -> list[Spec]:
+    """The experiments of the map alone, with a folder of images as one more cell."""
     drawn, n = {array for array, _ in conditions.MIXED}, shift_rows(profile, priors)[0].n_train
-    specs = [s for s in shift_specs(profile, priors) if s.array not in drawn]
+    specs = [s for s in shift_specs(profile, priors, objects=objects) if s.array not in drawn]
     return [s for s in specs if s.n_train == n and s.seed == specs[0].seed]
 
 
