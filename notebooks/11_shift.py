@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from fusionlib import paper
+from fusionlib import paper, sky
 from fusionlib.paper.studies import shift
 from fusionlib.priors import zoo
 
@@ -102,7 +102,7 @@ headline = shift.headline_specs(profile, found)
 mixed = shift.mixed_table(headline) if headline else pd.DataFrame()
 if headline:
     paper.write_table(mixed, "tab11_mixed", out)
-    same = mixed[mixed.n_train == specs[0].n_train]
+    same = mixed[mixed.n_train.isin((specs[0].n_train, sky.MANY))]
     display(paper.save(paper.figures.fig11_mixed, shift.named(same), out, **facts))
     gains = shift.against(headline, shift.row_of(shift.safe(profile, found)))
     paper.write_table(gains, "tab11_gains", out)

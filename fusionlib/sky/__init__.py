@@ -5,6 +5,7 @@ from fusionlib.sky.images import image_files, is_image
 from fusionlib.sky.simulator import (
     BRIGHTNESS,
     FOV,
+    MANY,
     MAX_OFFSET,
     NPIX,
     OVERSAMPLE,
@@ -25,6 +26,7 @@ __all__ = [
     "BRIGHTNESS",
     "FAMILIES",
     "FOV",
+    "MANY",
     "MAX_OFFSET",
     "NPIX",
     "OVERSAMPLE",

@@ -22,6 +22,7 @@ from fusionlib.paper.spec import Spec
 from fusionlib.paper.tables import bank_name, compared, reconstructed
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import BANKS
+from fusionlib.sky import MANY
 
 BOUNDS = ("ceiling", "oracle")  # kinds of rows that no method has to reach
 
@@ -39,7 +40,8 @@ class Row(NamedTuple):
         """The row in words: method, what it was fitted to, and the networks among its priors."""
         networks = self.bank.count("network")
         beside = {0: "", 1: " + network", 2: " + two networks"}[networks]
-        return label(self.method) + beside + (f" ({self.fit})" if self.fit else "")
+        fit = f"{self.fit}, {self.n_train} labels" if self.n_train == MANY else self.fit
+        return label(self.method) + beside + (f" ({fit})" if fit else "")
 
 
 def row_of(spec: Spec) -> Row:
@@ -50,6 +52,11 @@ def row_of(spec: Spec) -> Row:
 def learns(spec: Spec) -> bool:
     """Whether a row learns more from labels than its settings."""
     return entry(spec.method).grid not in ("hqs", "rml") and not spec.method.startswith("oracle")
+
+
+def kind_of(spec: Spec) -> str:
+    """The kind of a row; with more labels than the training set has it is a ceiling."""
+    return "ceiling" if spec.n_train == MANY else str(scores(spec)["kind"])
 
 
 def bank_of(spec: Spec) -> str:
@@ -78,7 +85,7 @@ def map_table(specs: Sequence[Spec]) -> pd.DataFrame:
         records = [scores(s) for s in group]
         psnr, chi2 = (np.stack([r[name].mean(0) for r in records]) for name in ("psnr", "chi2_vis"))
         what = {"condition": cell.name, "object": cell.family or "sky", "array": cell.array or "as fitted"}
-        kind = {"kind": str(records[0]["kind"]), "fit": row.fit, "n_train": row.n_train}
+        kind = {"kind": kind_of(group[0]), "fit": row.fit, "n_train": row.n_train}
         count = {"seed": len(group), "n_test": group[0].n_test}
         interval = dict(zip(("psnr", "psnr_lo", "psnr_hi"), bootstrap(psnr), strict=True))
         rows.append(what | {"bank": row.bank, "method": row.method} | kind | count | interval | _median(chi2))
@@ -128,7 +135,7 @@ def mixed_table(specs: Sequence[Spec]) -> pd.DataFrame:
     """Rows of the headline set: method, kind, bank, fit, n_train, seed, n_test, PSNR with its interval, the paired gain
     over the prior that is best there, `chi2` (median), and PSNR over kinds seen in fits and kinds unseen."""
     psnr, chi2 = mixed_scores(specs), mixed_scores(specs, "chi2_vis")
-    kinds = {row_of(s): str(scores(s)["kind"]) for s in specs}
+    kinds = {row_of(s): kind_of(s) for s in specs}
     singles = {row: v.mean() for row, v in psnr.items() if row.method.startswith("single:")}
     best = psnr[max(singles, key=lambda row: singles[row])]
     unseen = np.repeat([family in conditions.HELD_OUT for _, family in conditions.MIXED], specs[0].n_test)
@@ -172,7 +179,7 @@ def map_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, objects: s
     """The experiments of the map alone, with a folder of images as one more cell."""
     drawn, n = {array for array, _ in conditions.MIXED}, shift_rows(profile, priors)[0].n_train
     specs = [s for s in shift_specs(profile, priors, objects=objects) if s.array not in drawn]
-    return [s for s in specs if s.n_train == n and s.seed == specs[0].seed]
+    return [s for s in specs if s.n_train in (n, MANY) and s.seed == specs[0].seed]
 
 
 def headline_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
@@ -276,7 +283,7 @@ def aims_table(table: pd.DataFrame, headline: pd.DataFrame, rule: Row) -> pd.Dat
 
 def shown(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """The rows that are shown in pictures."""
-    rows = shift_rows(profile, priors)
+    rows = [s for s in shift_rows(profile, priors) if s.n_train != MANY]
     plain = [s for s in rows if (s.method, s.fit) in (("average", ""), ("unet", ""), ("unet", "mixed"))]
     fused = [s for s in rows if s.method == "closed_form" and s.fit == "mixed" and not s.networks]
     return [*plain, *fused, safe(profile, priors)]
