@@ -27,7 +27,7 @@ from fusionlib.paper.manifest import output, write
 from fusionlib.paper.profiles import PROFILES
 from fusionlib.paper.readme import chapters_markdown, fill, results_markdown, shift_markdown
 from fusionlib.paper.run import make_plan, parts_of, usable
-from fusionlib.paper.shift_specs import safe
+from fusionlib.paper.shift_specs import safe, shift_rows
 from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies import classification
 from fusionlib.paper.studies.classification import Cell
@@ -150,7 +150,13 @@ def wanted(profile: str) -> dict[str, Spec | Task | Cell]:
         specs, tasks = parts_of(chapter, profile, {}, priors)
         specs = [*specs, *(s for task in tasks for s in task.specs)]
         parts |= {part.key: part for s in specs for part in (*rests_on(s), s)} | {task.key: task for task in tasks}
+    parts |= {part.key: part for part in fold_networks(profile)}
     return parts | {key: cell for key, cell in classification.cells(profile).items()}
+
+
+def fold_networks(profile: str) -> list[Spec]:
+    """The networks that gates of chapter 11 are fitted to, hours of training; those of the sweep do not ship."""
+    return [part for s in shift_rows(profile) for part in rests_on(tuning(s))] if profile == "paper" else []
 
 
 def canaries() -> list[Spec]:
@@ -172,11 +178,12 @@ def canaries() -> list[Spec]:
 
 def shipped() -> set[str]:
     """Names of the records that may ship: all that the profiles but smoke want, less fits of more than LARGE bytes
-    (networks) but for those that chapter 13 shows in pictures, the safe rule of chapter 11, and the canaries."""
+    (networks) but for those that chapter 13 shows in pictures, the safe rule of chapter 11 and what it was fitted to,
+    and the canaries."""
     keys = set().union(*map(wanted, SHIPPED))
     always = [tuning(s).key for p in ("quick", "paper") for s in strip_specs(p, BANKS["main"], singles=True)]
     always += [part.key for s in canaries() for part in (*rests_on(s), s)]
-    always += [part.key for part in rests_on(replace(safe("paper"), n_test=1))]
+    always += [part.key for part in (*rests_on(replace(safe("paper"), n_test=1)), *fold_networks("paper"))]
     return {key for key in keys if _size(key) < LARGE} | set(always)
 
 
