@@ -104,7 +104,7 @@ CHAPTERS = [
     ),
     Chapter("09_pmoe", _none, {"smoke": 60, "quick": 120, "paper": 120}),
     Chapter("10_m87", specs.closure_specs, {"smoke": 60, "quick": 300, "paper": 3600}, tasks=m87.tasks),
-    Chapter("11_shift", _shift, {"smoke": 120, "paper": 57600}, tasks=shift.trust_tasks),
+    Chapter("11_shift", _shift, {"smoke": 180, "paper": 57600}, tasks=shift.trust_tasks),
     Chapter("13_conclusions", conclusion_specs, {"smoke": 60, "quick": 300, "paper": 18000}),
     Chapter("14_explorer", _none, {"smoke": 30, "quick": 30, "paper": 30}),
     Chapter("15_train_priors", _none, {"smoke": 60, "quick": 90, "paper": 90}),

@@ -173,6 +173,16 @@ def canaries() -> list[Spec]:
             Spec(method, (*near, "unet:20"), 1.0, 8, 8, "dev", steps=4, grid=one)
             for method in ("closed_residuals", "started", "switched", "stacked")
         ),
+        *(
+            Spec(method, near, 1.0, 8, 8, "dev", steps=4, grid=one)
+            for method in (
+                "closed_residuals_plain",
+                "b_joint:image",
+                "b_joint_meta:image",
+                "c_weak:image",
+                "c_strong:image",
+            )
+        ),
     ]
 
 
