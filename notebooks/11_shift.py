@@ -75,9 +75,9 @@ paper.save(paper.figures.fig11_map, table, out, **facts)
 # ## What was chosen beforehand
 #
 # On development images. Whether the gate sees what the data say against each prior, alike everywhere or where the image
-# is bright, by simulated objects of a family that is left out of the fit; how long a network is trained, whether it is
-# shown the beam of the array, and its width; and the weight of diversity in strategy C: 0 (`c_plain`), 1e-5 (`c_weak`),
-# 1e-4 (`c`, as in the chapters before) and 1e-3 (`c_strong`).
+# is bright, by simulated objects that are left out of the fit with those like them (rings and crescents together); how
+# long a network is trained, whether it is shown the beam of the array, and its width; and the weight of diversity in
+# strategy C: 0 (`c_plain`), 1e-5 (`c_weak`), 1e-4 (`c`, as in the chapters before) and 1e-3 (`c_strong`).
 
 # %%
 choice = shift.choice_table(profile, found)

@@ -194,6 +194,15 @@ def test_methods_take_the_network_among_their_priors(method):
     assert metrics.psnr(image, data[0].truth).mean() > metrics.psnr(plain, data[0].truth).mean() + 3
 
 
+def test_a_group_left_out_of_the_mixture_takes_what_is_like_it_along():
+    def count(fit):
+        return sum(len(d.truth) for d in experiment.labelled(replace(MIXED, fit=fit)))
+
+    free = 2  # of each family, for ten labels
+    assert count("mixed") == 20 + 3 * free and count("mixed less ring") == 20 + free
+    assert count("mixed less double") == 20 + 2 * free
+
+
 def test_a_folder_of_images_is_one_more_condition(tmp_path):
     np.save(tmp_path / "a.npy", black_holes(2, 9).fine[:, 0].numpy())
     inside, plain = (shift.map_specs("smoke", objects=folder) for folder in (str(tmp_path), ""))

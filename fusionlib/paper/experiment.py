@@ -149,11 +149,12 @@ def labelled(spec: Spec) -> list[Labelled]:
 
 def _mixed(spec: Spec) -> list[Labelled]:
     """What a mixed fit sees beside the labels at home."""
-    families = [name for name in conditions.SIMULATED if not spec.fit.endswith(f"less {name}")]
+    groups = [group for group in conditions.ALIKE if not spec.fit.endswith(f"less {group[0]}")]
+    families = [name for group in groups for name in group]
     labels = sky.split("train", spec.n_train, seed=spec.seed, source=spec.sky)
     free = max(2, round(conditions.FREE * spec.n_train))
     skies = [labels, *(conditions.objects(name, free, sky.SEEDS["train"] + spec.seed) for name in families)]
-    kinds = [torch.full((free,), conditions.SIMULATED.index(name) // 2) for name in families]
+    kinds = [torch.full((free,), conditions.group_of(name)) for name in families]
     folds, data = [torch.arange(len(labels.image)) % 2, *kinds], []
     for k in range(min(conditions.DRAWN, max(spec.n_train, free))):
         table, part = conditions.drawn_table(spec.seed, k), slice(k, None, conditions.DRAWN)

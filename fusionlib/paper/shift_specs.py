@@ -69,14 +69,16 @@ def safe(profile: str, priors: Sequence[str] = BANKS["main"]) -> Spec:
 
 def choice_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """Chapter 11, on development images: the closed form by how it sees data residuals, on each simulated family, left
-    out of the fit; networks by steps and shape, and votes by the weight of diversity, on the sky and these families."""
+    out of the fit with those like it; networks by steps and shape, and votes by the weight of diversity, on the sky and
+    these families."""
     n = min(profile_of(profile).shift[0], 24)
     rows = [replace(s, split="dev", n_test=n) for s in shift_rows(profile, priors) if s.fit]
     gate, network = (next(s for s in rows if s.method == method) for method in ("closed_residuals", "unet"))
     (many,) = dict(network.grid)["steps"]
     few = many // 3
     families = conditions.SIMULATED if profile != "smoke" else conditions.SIMULATED[:1]
-    gates = [replace(gate, method=m, fit=f"mixed less {f}", family=f) for m in GATES for f in families]
+    left = {f: f"mixed less {conditions.ALIKE[conditions.group_of(f)][0]}" for f in families}
+    gates = [replace(gate, method=m, fit=left[f], family=f) for m in GATES for f in families]
     shapes = [("unet", few), ("unet", many), ("unet:beam", few), ("unet:wide", few)]
     nets = [replace(network, method=m, grid=(("steps", (float(k),)),)) for m, k in shapes]
     votes = [replace(gate, method=m) for m in DIVERSITY] if profile != "smoke" else []

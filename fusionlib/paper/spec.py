@@ -27,7 +27,7 @@ class Spec:
     `calibrated` or `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of
     `conditions` that the test images are seen with, `replaced` what is put in the place of a prior after the fit; `fit`
     is "" for labels as the packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects
-    beside them, or `mixed less ring`: without those of a family. `sky` is a folder of images instead of the simulator,
+    beside them, or `mixed less ring`: without those of a group. `sky` is a folder of images instead of the simulator,
     `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning
     alone.
     """
