@@ -52,8 +52,7 @@ def fit_gate(
     Both together, or with `separate` first the gate on the bare outputs, then, the gate frozen, the adapters, each for
     half of the steps. Each iteration starts from the one before it. Images are mirrored and turned by right angles at
     random, the maps that the gate looks at with them. `policy`, and one bank for each entry of the data, as in
-    `along_trajectory`. Deterministic from the seed of
-    the `schedule`.
+    `along_trajectory`. Deterministic from the seed of the `schedule`.
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)

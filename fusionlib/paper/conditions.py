@@ -67,8 +67,8 @@ SIMULATED = tuple(name for group in ALIKE for name in group)
 HELD_OUT = ("disc", "gaussian", "torus")  # objects that no fit sees
 OBJECTS = (*FAMILIES, "torus")
 
-# What is put in the place of a prior after the fit, "" for nothing: another one of the same training images that no fit
-# has seen, the same for a prior without a near relative, one that turns images upside down.
+# What takes the place of a prior after the fit. `unet_galaxies` knows the same images as `galaxies`, and no fit has
+# seen it; in the place of the torus it leaves no prior near the sky; `upside_down` is `galaxies` turned over.
 REPLACED: dict[str, dict[str, str]] = {
     "": {},
     "galaxies replaced": {"galaxies": "unet_galaxies"},

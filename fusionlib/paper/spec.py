@@ -73,6 +73,8 @@ class Spec:
             raise ValueError(f"Spec: replaced must be one of {sorted(conditions.REPLACED)}, got {self.replaced!r}")
         if self.fit not in conditions.FITS or (self.fit and self.regime != "calibrated"):
             raise ValueError(f"Spec: fit must be one of {conditions.FITS}, on calibrated data, got {self.fit!r}")
+        if self.networks and self.n_train < 2:
+            raise ValueError(f"Spec: n_train: a network judged by labels it has not seen needs two, got {self.n_train}")
         if {name for name, _ in self.grid} != wanted:
             raise ValueError(f"Spec: the grid of {self.method} needs values of {sorted(wanted)}, got {self.grid}")
         if self.observation and self.coverage != 1.0:

@@ -138,7 +138,8 @@ def mixed_table(specs: Sequence[Spec]) -> pd.DataFrame:
     kinds = {row_of(s): kind_of(s) for s in specs}
     singles = {row: v.mean() for row, v in psnr.items() if row.method.startswith("single:")}
     best = psnr[max(singles, key=lambda row: singles[row])]
-    unseen = np.repeat([family in conditions.HELD_OUT for _, family in conditions.MIXED], specs[0].n_test)
+    order = dict.fromkeys(map(condition_of, specs))
+    unseen = np.repeat([c.family in conditions.HELD_OUT for c in order], specs[0].n_test)
     rows = []
     for row, v in psnr.items():
         gain = v[: len(best)] - best[: len(v)]
@@ -152,8 +153,8 @@ def mixed_table(specs: Sequence[Spec]) -> pd.DataFrame:
 
 
 def picking_table(profile: str, priors: Sequence[str] = BANKS["main"]) -> pd.DataFrame:
-    """pick, resolution, psnr [dB], gain [dB] over the prior that is best on the whole set: the best prior of each
-    condition and of each image, and oracles, which pick in every iteration, on development images."""
+    """pick, psnr [dB], n_test, gain [dB] over the prior that is best on the whole set: the best prior of each condition
+    and of each image, and oracles, which pick in every iteration, on development images."""
     specs = picking_specs(profile, priors)
     psnr = {row.method: v[0] for row, v in mixed_scores(specs).items()}
     singles = np.stack([v for name, v in psnr.items() if name.startswith("single")])
@@ -177,26 +178,29 @@ def against(specs: Sequence[Spec], rule: Row) -> pd.DataFrame:
 
 def map_specs(profile: str, priors: Sequence[str] = BANKS["main"], *, objects: str = "") -> list[Spec]:
     """The experiments of the map alone, with a folder of images as one more cell."""
-    drawn, n = {array for array, _ in conditions.MIXED}, shift_rows(profile, priors)[0].n_train
-    specs = [s for s in shift_specs(profile, priors, objects=objects) if s.array not in drawn]
+    n = shift_rows(profile, priors)[0].n_train
+    specs = [s for s in shift_specs(profile, priors, objects=objects) if not is_drawn(s)]
     return [s for s in specs if s.n_train in (n, MANY) and s.seed == specs[0].seed]
 
 
 def headline_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[Spec]:
     """Those of the headline set alone, with all seeds and numbers of labels."""
-    drawn = {array for array, _ in conditions.MIXED}
-    return [s for s in shift_specs(profile, priors) if s.array in drawn]
+    return [s for s in shift_specs(profile, priors) if is_drawn(s)]
+
+
+def is_drawn(spec: Spec) -> bool:
+    """Whether an experiment is of the headline set."""
+    return (spec.array, spec.family) in conditions.MIXED
 
 
 def labels_table(profile: str, priors: Sequence[str] = BANKS["main"]) -> pd.DataFrame:
     """name, method, fit, n_train, part (`home` or `headline set`), n_test, psnr, psnr_lo, psnr_hi [dB]: rows by the
     number of labels, of the first seed."""
     seed, rows = profile_of(profile).seeds[0], []
-    drawn = {array for array, _ in conditions.MIXED}
     specs = [s for s in shift_specs(profile, priors) if s.seed == seed and is_swept(s)]
     for part, some in (
         ("home", [s for s in specs if condition_of(s) == Condition()]),
-        ("headline set", [s for s in specs if s.array in drawn]),
+        ("headline set", [s for s in specs if is_drawn(s)]),
     ):
         for row, v in mixed_scores(some).items():
             told = {"name": row.words, "method": row.method, "fit": row.fit, "n_train": row.n_train, "part": part}
@@ -216,7 +220,7 @@ def pictures(rows: Sequence[Spec]) -> dict[str, Any]:
     for cell in cells:
         truth, dirty, image, psnr, chi2 = None, None, [], [], []
         for row in rows:
-            s = replace(row, array=cell.array, family=cell.family, split="dev", n_test=1)
+            s = replace(row, **cell._asdict(), split="dev", n_test=1)
             array = arrays(s)[0]
             truth, y = observed(s, "dev", 1, 0, array)
             shown = reconstructed(s, array, y, truth).image
@@ -241,7 +245,7 @@ def trust(spec: Spec, n: int) -> pd.DataFrame:
     and iterations: `n` development images of each of the telling cells."""
     rows = []
     for cell in (c for c in conditions.CONDITIONS if c.name in TELLING):
-        s = replace(spec, array=cell.array, family=cell.family, split="dev", n_test=n)
+        s = replace(spec, **cell._asdict(), split="dev", n_test=n)
         array, name = arrays(s)[0], s.networks[0]
         truth, y = observed(s, "dev", n, 0, array)
         weights = reconstructed(s, array, y, truth).record["weights"]
