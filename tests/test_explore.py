@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from fusionlib import black_holes, metrics
-from fusionlib.explorer import lines
+from fusionlib.explorer import lines, rules
 from fusionlib.explorer import state as explore
 from fusionlib.explorer.state import State, look
 from fusionlib.explorer.widget import Explorer
+from fusionlib.gates import average
 
 PLAIN = State(priors=("identity", "tv", "torus"), strategy="average", iterations=4)
 
@@ -50,9 +51,23 @@ def test_exported_lines_give_the_same_number_in_a_fresh_process(change):
 
 
 def test_weights_of_priors_that_are_off_go_to_the_others():
-    gate = explore.Shared(explore.average(4), torch.tensor([True, False, True, False]))
+    gate = rules.Shared(average(4), torch.tensor([True, False, True, False]))
     w = gate(torch.rand(2, 1, 8, 8), 0.1)
     assert torch.allclose(w[:, 0, 0, 0], torch.tensor([0.5, 0.0, 0.5, 0.0]))
+
+
+def test_the_safe_rule_has_the_network_among_its_priors_and_can_be_exported():
+    state = State(strategy=rules.FITTED[0], family="disc", array="turned 40", iterations=3)
+    view, plain = look(state), look(replace(state, strategy="average"))
+    assert view.names == (*state.priors, *rules.NETWORKS) and np.allclose(view.weights.sum(1), 1, atol=1e-4)
+    assert float(fresh(lines(state))) == pytest.approx(view.psnr, abs=1e-5) and view.psnr != plain.psnr
+    few = look(replace(state, priors=("tv", "torus")))
+    assert np.abs(few.weights).max((0, 2, 3)).astype(bool).tolist() == [
+        n in ("tv", "torus", *rules.NETWORKS) for n in view.names
+    ]
+    page = Explorer(state)
+    page.wait()
+    assert page.maps[rules.NETWORKS[0]].value != page.maps["tv"].value
 
 
 def test_a_file_as_truth(tmp_path):

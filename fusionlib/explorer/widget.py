@@ -5,56 +5,25 @@ Explorer()
 """
 
 import base64
-import io
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
+from fusionlib.explorer.drawing import coloured, plots, png, sky_pixels
 from fusionlib.explorer.export import lines, row
-from fusionlib.explorer.state import (
-    ALGORITHMS,
-    ARRAYS,
-    BANKS,
-    KERR,
-    OBJECTS,
-    Cancelled,
-    State,
-    View,
-    look,
-    strategies,
-)
+from fusionlib.explorer.rules import BANKS, NETWORKS, strategies
+from fusionlib.explorer.state import ALGORITHMS, ARRAYS, KERR, OBJECTS, Cancelled, State, View, look
 from fusionlib.paper import style
 from fusionlib.priors import zoo
 
 SIDE, SMALL = 166, 96  # pixels on the screen
 ERROR_TOP = 0.2
 KEPT = ("run", "strategy", "psnr", "chi2", "family", "array", "noise", "iterations", "seconds")
-
-
-def coloured(image: np.ndarray, cmap: str, low: float, high: float) -> np.ndarray:
-    """An image (H, W) as (H, W, 3) bytes."""
-    scaled = np.clip((np.asarray(image, float) - low) / (high - low), 0, 1)
-    return (mpl.colormaps[cmap](scaled)[:, :, :3] * 255).astype(np.uint8)
-
-
-def png(pixels: np.ndarray, side: int) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST).save(out, "png", compress_level=1)
-    return out.getvalue()
-
-
-def _sky(image: np.ndarray) -> np.ndarray:
-    return coloured(image, style.SKY, 0, style.SKY_TOP)
 
 
 class Explorer(w.VBox):
@@ -88,7 +57,7 @@ class Explorer(w.VBox):
             )
         }
         self.pictures = {name: _picture(SIDE) for name in ("truth", "dirty image", "beam", "reconstruction", "error")}
-        self.maps = {name: _picture(SMALL) for name in available}
+        self.maps = {name: _picture(SMALL) for name in (*available, *NETWORKS)}
         self.plots, self.compared = _picture(0), _picture(2 * SIDE)
         self.table, self.exported = w.HTML(), w.VBox()
         lacking = [w.HTML(_told(f"{name} is left out: {why}", "#555555")) for name, why in self.lacking.items()]
@@ -196,10 +165,10 @@ class Explorer(w.VBox):
             return
         error = view.image - view.truth
         shown = {
-            "truth": _sky(self._cut(view.truth)),
+            "truth": sky_pixels(self._cut(view.truth)),
             "dirty image": coloured(self._cut(view.dirty), style.SKY, 0, 1),
             "beam": coloured(self._cut(view.beam), style.SIGNED, -1, 1),
-            "reconstruction": _sky(self._cut(view.image)),
+            "reconstruction": sky_pixels(self._cut(view.image)),
             "error": coloured(self._cut(error), style.SIGNED, -ERROR_TOP, ERROR_TOP),
         }
         for name, pixels in shown.items():
@@ -208,7 +177,7 @@ class Explorer(w.VBox):
         for name, image in self.maps.items():
             weight = mean.get(name, np.full_like(view.truth, float(view.names == (name,))))
             image.value = png(coloured(self._cut(weight), style.SIGNED, -1, 1), SMALL)
-        self.plots.value = _plots(view)
+        self.plots.value = plots(view)
 
     def pin(self) -> None:
         """Keep the present run for comparison."""
@@ -228,7 +197,7 @@ class Explorer(w.VBox):
     def _beside(self) -> None:
         if not self.kept or self.first.value is None or self.second.value is None:
             return
-        a, b = (_sky(self._cut(self.kept[c.value].image)) for c in (self.first, self.second))
+        a, b = (sky_pixels(self._cut(self.kept[c.value].image)) for c in (self.first, self.second))
         column = round(a.shape[1] * self.across.value / 100)
         both = np.concatenate([a[:, :column], b[:, column:]], 1)
         if 0 < column < a.shape[1]:
@@ -241,7 +210,7 @@ class Explorer(w.VBox):
             return {}
         runs = self.kept or [self.view]
         exported = {
-            "picture.png": png(_sky(self.view.image), 512),
+            "picture.png": png(sky_pixels(self.view.image), 512),
             "lines.py": lines(self.view.state).encode(),
             "runs.csv": pd.DataFrame([row(view) for view in runs]).to_csv(index=False).encode(),
         }
@@ -330,41 +299,3 @@ def _link(name: str, data: bytes) -> str:
     return (
         f"<a download='{name}' href='data:application/octet-stream;base64,{base64.b64encode(data).decode()}'>{name}</a>"
     )
-
-
-_PLOTS = ((0.05, 0.2), (0.385, 0.22), (0.615, 0.01), (0.72, 0.26))  # left edges and widths
-
-
-def _plots(view: View) -> bytes:
-    """Weights over the iterations, baselines with their residuals, convergence."""
-    style.use()
-    fig = Figure(figsize=(10.4, 2.6), dpi=96, layout="none")  # type: ignore[arg-type]
-    FigureCanvasAgg(fig)
-    one, two, bar, three = (fig.add_axes((x, 0.17, width, 0.73)) for x, width in _PLOTS)  # a layout engine draws twice
-    for axis in (one.xaxis, one.yaxis, two.xaxis, two.yaxis, three.xaxis):
-        axis.set_major_locator(MaxNLocator(5, integer=axis in (one.xaxis, three.xaxis)))
-    count = np.arange(1, len(view.chi2) + 1)
-    weights = view.weights.mean((2, 3)) if view.weights is not None else np.ones((len(count), 1))
-    colours = [style.color(f"single:{name}") for name in view.names]
-    if (weights >= 0).all():
-        one.stackplot(count, weights.T, colors=colours, labels=[style.short(n) for n in view.names])
-    else:
-        for line, name, colour in zip(weights.T, view.names, colours, strict=True):
-            one.plot(count, line, color=colour, lw=1.2, label=style.short(name))
-    one.set(title="mean weight", xlabel="iteration")
-    one.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    u, v, residual = view.points[["u", "v", "residual"]].to_numpy().T
-    u, v, residual = np.append(u, -u) / 1e9, np.append(v, -v) / 1e9, np.append(residual, residual)
-    shown = two.scatter(u, v, c=residual, s=6, cmap="viridis", vmin=0, vmax=3)
-    two.set(title="baselines [Gλ], residual over noise", aspect="equal")
-    two.invert_xaxis()
-    fig.colorbar(shown, cax=bar, extend="max", ticks=range(4))
-    three.semilogy(count, view.chi2, "o-", ms=2.5, color="#0072B2", label="reduced χ²")
-    three.semilogy(count, view.step, "o-", ms=2.5, color="#D55E00", label="RMS change")
-    three.set(title="convergence", xlabel="iteration")
-    three.minorticks_off()
-    three.yaxis.set_major_formatter("{x:g}")
-    three.legend(fontsize=6)
-    out = io.BytesIO()
-    fig.savefig(out, format="png", dpi="figure")
-    return out.getvalue()
