@@ -31,6 +31,7 @@ from fusionlib.paper.methods.method import (
     always,
     cell,
     frozen,
+    is_network,
     joined,
     plugged,
     sigmas_of,
@@ -91,6 +92,8 @@ def _filled(words: str, kind: str, argument: str) -> str:
 def short(name: str) -> str:
     """The name of a prior or method where there is little room."""
     kind, _, argument = name.partition(":")
+    if is_network(name):
+        return entry(name).short
     if kind not in METHODS or kind == "single":
         return zoo.short(name.removeprefix("single:"))
     words = entry(name).short
