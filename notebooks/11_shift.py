@@ -134,9 +134,11 @@ paper.save(paper.figures.fig11_trust, trust, out, **facts | {"split": "dev"})
 
 # %% [markdown]
 # ## What came of the aims
+#
+# The rule's values, and those of the network fitted to the same conditions.
 
 # %%
-aims = shift.aims_table(table, mixed, shift.row_of(shift.safe(profile, found)))
+aims = shift.aims_table(table, headline, shift.row_of(shift.safe(profile, found)))
 paper.write_table(aims, "tab11_aims", out)
 aims.round(2)
 

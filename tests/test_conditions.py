@@ -262,8 +262,11 @@ def test_tables_of_the_map_and_the_headline_say_what_the_scores_say(monkeypatch)
     assert np.allclose(table[table.method == "average"].regret, 2)
     gain = shift.picking_table("paper").set_index("pick").gain
     assert gain["one for all"] == 0 and np.allclose(gain[["one for each condition", "one for each image"]], 0.5 / 20)
-    aims = shift.aims_table(table, mixed, rule)
-    assert aims.met.all() and len(aims) == 5
+    aims = shift.aims_table(table, specs, rule)
+    assert (
+        len(aims) == 6 and list(aims.met) == [True] * 6 and list(aims.network > 0) == [False] + [True] * 3 + [False] * 2
+    )
+    assert np.allclose(aims.network[:4], [0, 2, 2, 1])
     text = io.StringIO(), io.StringIO()
     shift.summary_table(table).to_csv(text[0], index=False)
     mixed.to_csv(text[1], index=False)

@@ -1,6 +1,7 @@
 """Paired comparisons of scores per image: effect, interval, p value, and one verdict."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +34,23 @@ def bootstrap(values: np.ndarray, level: float = 0.95, draws: int = 4000, seed: 
     v = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if not v.size or not np.isfinite(v).all():
         raise ValueError(f"bootstrap: values must be finite and not empty, got shape {np.shape(values)}")
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(v), size=(draws, len(v)))
-    cols = rng.integers(v.shape[1], size=(draws, v.shape[1]))
-    count_r = np.stack([(rows == k).sum(1) for k in range(len(v))], 1)
-    count_c = np.apply_along_axis(np.bincount, 1, cols, minlength=v.shape[1])
-    means = np.einsum("ds,si,di->d", count_r, v, count_c, optimize=True) / v.size
+    of_rows, of_cols = _drawn(*v.shape, draws, seed)
+    means = (of_rows * (of_cols @ v.T)).sum(1) / v.size
     lo, hi = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(v.mean()), float(lo), float(hi))
+
+
+@lru_cache(maxsize=4)
+def _drawn(rows: int, cols: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each row and each column is drawn, with replacement: (draws, rows), (draws, cols)."""
+    rng, first = np.random.default_rng(seed), np.arange(draws)[:, None]
+
+    def counts(n: int) -> np.ndarray:
+        return np.bincount((rng.integers(n, size=(draws, n)) + n * first).ravel(), minlength=draws * n).reshape(
+            draws, n
+        )
+
+    return counts(rows).astype(np.float64), counts(cols).astype(np.float64)
 
 
 def compare(differences: Sequence[np.ndarray], threshold: float = THRESHOLD) -> list[Comparison]:
