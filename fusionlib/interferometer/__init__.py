@@ -2,6 +2,7 @@
 
 from fusionlib.interferometer.array import MIN_BASELINE, S_REF, Interferometer
 from fusionlib.interferometer.closures import GAIN_ERROR, KINDS, ClosureData, Uncalibrated
+from fusionlib.interferometer.gains import CalibratedData, Gains, SelfCalibrated
 from fusionlib.interferometer.observations import (
     COVERAGE,
     RELEASED,
@@ -20,8 +21,11 @@ __all__ = [
     "MIN_BASELINE",
     "RELEASED",
     "S_REF",
+    "CalibratedData",
     "ClosureData",
+    "Gains",
     "Interferometer",
+    "SelfCalibrated",
     "Uncalibrated",
     "compact_flux",
     "eht2017_april10_table",

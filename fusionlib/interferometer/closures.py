@@ -83,7 +83,8 @@ def _independent(candidates: list[list[tuple[int, float]]], width: int) -> list[
 class ClosureData:
     """What is measured without calibration, per image; each value beside its standard deviation.
 
-    Closure phases (B, C) [rad], log closure amplitudes (B, K), amplitudes (B, M) [Jy], total flux (B, 1) [Jy].
+    Closure phases (B, C) [rad], log closure amplitudes (B, K), amplitudes (B, M) [Jy], total flux (B, 1) [Jy]; and the
+    visibilities (B, M) [Jy] that they are made of, of unknown gains.
     """
 
     cphase: Tensor
@@ -94,6 +95,7 @@ class ClosureData:
     sigma_amp: Tensor
     flux: Tensor
     sigma_flux: Tensor
+    vis: Tensor
 
     def __getitem__(self, index: slice | Tensor) -> Self:
         return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
@@ -185,6 +187,7 @@ class Uncalibrated(nn.Module):
             sigma_amp=amp * (variance + self.budget**2).sqrt(),
             flux=flux,
             sigma_flux=torch.full_like(flux, FLUX_ERROR),
+            vis=vis,
         )
 
     def observe(self, x: Tensor, seed: int, gains: float = 1.0, phases: bool = True) -> ClosureData:

@@ -1,0 +1,74 @@
+"""The calibrating loop: a picture from closures, gains of the stations against it, the loop for calibrated data; again.
+
+So a prior, a gate and settings that were made for calibrated data serve uncalibrated ones.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import average
+from fusionlib.interferometer import CalibratedData, ClosureData, SelfCalibrated, Uncalibrated
+from fusionlib.pnp import Options, Reconstruction, hqs, schedule
+
+FIRST_SIGMAS, FIRST_LAM = schedule(0.15, 0.01, 16), 0.3  # of the first picture
+ROUNDS = 3
+
+
+def self_calibrating(
+    y: ClosureData,
+    physics: Uncalibrated,
+    prior: nn.Module,
+    *,
+    sigmas: Sequence[float],
+    lam: float,
+    rounds: int = ROUNDS,
+    **options: Unpack[Options],
+) -> Reconstruction:
+    """Uncalibrated data with a prior, and settings, made for calibrated ones: arguments as `pnp.hqs`.
+
+    The first picture is a `start`, or made from closures by `hqs` with the plain average of a bank, or the single
+    prior; then `rounds` of `calibrating`.
+    """
+    given = options.pop("start", None)
+    first = first_picture(y, physics, prior, **options) if given is None else given
+    return calibrating(y, physics, lambda d, a: hqs(d, a, prior, sigmas=sigmas, lam=lam, **options), first, rounds)
+
+
+def first_picture(y: ClosureData, physics: Uncalibrated, prior: nn.Module, **options: Unpack[Options]) -> Tensor:
+    """A picture (B, 1, H, H) from closures, amplitudes and flux, with a prior that nothing was fitted to: of a fused
+    one the plain average of its bank."""
+    plain = FusedPrior(prior.bank, average(len(prior.bank))) if isinstance(prior, FusedPrior) else prior
+    return hqs(y, physics, plain, sigmas=FIRST_SIGMAS, lam=FIRST_LAM, **options).image
+
+
+def calibrating(
+    y: ClosureData,
+    physics: Uncalibrated,
+    reconstruct: Callable[[CalibratedData, SelfCalibrated], Reconstruction],
+    first: Tensor,
+    rounds: int = ROUNDS,
+) -> Reconstruction:
+    """Rounds of self-calibration against a picture, the `first` (B, 1, H, H) to begin with, and of what `reconstruct`
+    makes of the data so calibrated.
+
+    Of every image that round is returned which fits closures, amplitudes and flux best. The record is of the last
+    round, with `log_amplitude`, `phase` (rounds, B, G) and `chi2_closures` (rounds, B) beside.
+    """
+    if rounds < 1:
+        raise ValueError(f"calibrating: rounds >= 1 is needed, got {rounds}")
+    began, array = time.perf_counter(), SelfCalibrated(physics)
+    picture, made = first, []
+    for _ in range(rounds):
+        data = array.calibrate(array.centred(picture), y)
+        found = reconstruct(data, array)
+        picture = found.image
+        made.append((picture, data.log_amplitude, data.phase, physics.chi2(picture, y)))
+    pictures, log_amplitude, phase, chi2 = (torch.stack(parts) for parts in zip(*made, strict=True))
+    best = pictures[chi2.argmin(0), torch.arange(len(first), device=chi2.device)]
+    told = {"log_amplitude": log_amplitude, "phase": phase, "chi2_closures": chi2}
+    return Reconstruction(best, found.record | told, time.perf_counter() - began)
