@@ -17,6 +17,7 @@ from fusionlib.pnp import Options, Reconstruction, hqs, schedule
 
 FIRST_SIGMAS, FIRST_LAM = schedule(0.15, 0.01, 16), 0.3  # of the first picture
 ROUNDS = 3
+VERSION = 1  # raise it when pictures change: their records, and no others, are computed anew
 
 
 def self_calibrating(

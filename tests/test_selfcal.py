@@ -1,5 +1,7 @@
 """Gains of stations against a picture, the data step that they leave, and the loop that goes back and forth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from scipy.optimize import least_squares
 from fusionlib import FusedPrior, Interferometer, Uncalibrated, black_holes, schedule
 from fusionlib.gates import Static
 from fusionlib.interferometer import GAIN_ERROR, Gains, SelfCalibrated
+from fusionlib.paper import experiment
+from fusionlib.paper.spec import Spec
 from fusionlib.priors import zoo
 from fusionlib.selfcal import calibrating, self_calibrating
 
@@ -160,3 +164,15 @@ def test_budgets_are_those_of_the_stations(table):
     array = made(table)
     assert [GAIN_ERROR[site] for _, site in array.stations] == array.budget.tolist()
     assert array.ends.sum(1).tolist() == [2] * len(table) and not array.ring.sum(1).any()
+
+
+def test_experiments_of_the_self_calibrated_regime_rest_on_calibrated_fits(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSIONLIB_HOME", str(tmp_path))
+    grid = (("sigma_max", (0.2,)), ("sigma_min", (0.02,)), ("lam", (0.1,)))
+    plain = Spec("single:tv", ("tv",), 0.1, 1, 2, "dev", steps=3, grid=grid)
+    spec = replace(plain, regime="self-calibrated")
+    assert experiment.tuning(spec) == experiment.tuning(plain) and spec.key != plain.key
+    record = experiment.scores(spec)
+    assert record["psnr"].shape == (3, 2) and np.isfinite(record["chi2_cphase"]).all()
+    closures = experiment.scores(replace(plain, regime="uncalibrated"))
+    assert record["psnr"].mean() > closures["psnr"].mean() - 1

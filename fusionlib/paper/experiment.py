@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from fusionlib import metrics, sky
 from fusionlib.fitting import out_of_fold, starts
-from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer, Uncalibrated, read_observation
+from fusionlib.interferometer import (
+    COVERAGE,
+    MIN_BASELINE,
+    Interferometer,
+    Uncalibrated,
+    read_observation,
+)
 from fusionlib.metrics import rings
 from fusionlib.paper import conditions, methods
 from fusionlib.paper.methods import NOT_TRAINED
@@ -31,6 +37,9 @@ from fusionlib.paper.methods.method import (
 )
 from fusionlib.paper.spec import CHI2, Spec
 from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
+from fusionlib.pnp import Reconstruction
+from fusionlib.priors import BANKS
+from fusionlib.selfcal import calibrating, first_picture
 
 SCORES = ("psnr", "ssim", "psnr_blur", "nxcorr")
 SYSTEMATIC = 0.03  # added noise of uncalibrated data, a fraction of the amplitude
@@ -57,7 +66,7 @@ def arrays(spec: Spec) -> list[Array]:
         instruments = [
             Interferometer.eht2017(spec.coverage, draw, window=WINDOW) for draw in range(len(COVERAGE[spec.coverage]))
         ]
-    if spec.regime == "uncalibrated":
+    if spec.regime != "calibrated":
         return [Uncalibrated(a, systematic=SYSTEMATIC, window=WINDOW).to(device()) for a in instruments]
     return [a.to(device()) for a in instruments]
 
@@ -96,9 +105,27 @@ def observed(spec: Spec, split: str, n: int, draw: int, array: Array, index: sli
     return images.image.to(device())[index], y[index]
 
 
+def reconstructed(spec: Spec, array: Array, y: Any, truth: Tensor | None = None) -> Reconstruction:
+    """What the method of an experiment, as it was tuned and fitted, makes of data; only an oracle sees the truth.
+
+    In the regime `self-calibrated` it was fitted to calibrated data, and runs in rounds of calibration that begin with
+    the plain average of the bank `main`, for every method the same.
+    """
+    (settings, _, fitted), method = tuned(spec), with_truth(method_of(spec), truth)
+
+    def run(data: Any, instrument: Any) -> Reconstruction:
+        return method.run(settings, fitted, instrument, data, None, images_of(spec, instrument, data))
+
+    if not isinstance(array, Uncalibrated) or spec.regime != "self-calibrated":
+        return run(y, array)
+    plain = methods.make("average", BANKS["main"], spec.steps, device())
+    assert isinstance(plain, Method) and plain.prior
+    return calibrating(y, array, run, first_picture(y, array, plain.prior({}, {})))
+
+
 def comparable(spec: Spec, image: Tensor, truth: Tensor) -> Tensor:
     """The image as it is scored: uncalibrated data do not know where the source is, so after the best shift."""
-    return metrics.best_shift(image, truth) if spec.regime == "uncalibrated" else image
+    return image if spec.regime == "calibrated" else metrics.best_shift(image, truth)
 
 
 def settings_grid(spec: Spec) -> list[Settings]:
@@ -218,7 +245,8 @@ def _judge(spec: Spec, method: Method | OracleMethod, settings: Settings, data: 
 
 def tuning(spec: Spec) -> Spec:
     """The part of an experiment that does not depend on the test images."""
-    return replace(spec, n_test=0, split="train", family="", array="", replaced="")
+    regime = "calibrated" if spec.regime == "self-calibrated" else spec.regime
+    return replace(spec, n_test=0, split="train", family="", array="", replaced="", regime=regime)
 
 
 def tuned(spec: Spec) -> tuple[Settings, float, Fitted]:
@@ -256,18 +284,15 @@ def _tuning(spec: Spec) -> Record:
 
 
 def _scores(spec: Spec) -> Record:
-    seconds = 0.0
-    settings, psnr_train, fitted = tuned(spec)
+    seconds, (settings, psnr_train, fitted), method = 0.0, tuned(spec), method_of(spec)
     began = time.perf_counter()
-    method = method_of(spec)
     rows: dict[str, list[np.ndarray]] = {}
     for draw, array in enumerate(arrays(spec)):
         truth, y = observed(spec, spec.split, spec.n_test, draw, array)
         parts = []
         for b in range(0, len(truth), BATCH):
             part = slice(b, b + BATCH)
-            images = images_of(spec, array, y[part])
-            result = with_truth(method, truth[part]).run(settings, fitted, array, y[part], None, images)
+            result = reconstructed(spec, array, y[part], truth[part])
             seconds += result.seconds
             parts.append(_score(spec, result.image, truth[part], array, y[part]))
             if "lam" in settings and isinstance(array, Interferometer):

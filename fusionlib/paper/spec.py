@@ -5,13 +5,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from fusionlib import files
+from fusionlib import files, selfcal
 from fusionlib.interferometer import COVERAGE
 from fusionlib.paper import conditions, methods
 from fusionlib.paper.methods.method import is_network
 from fusionlib.priors import zoo
 
 CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
+CHI2["self-calibrated"] = CHI2["uncalibrated"]
 Grid = tuple[tuple[str, tuple[float, ...]], ...]
 HQS_GRID: Grid = (("sigma_max", (0.1, 0.2, 0.4)), ("sigma_min", (0.01, 0.02)), ("lam", (0.03, 0.1, 0.3, 1.0)))
 RML_GRID: Grid = (("entropy", (0.0, 10.0, 30.0)), ("tv", (0.0, 10.0)), ("tsv", (30.0, 100.0)), ("l1", (10.0, 30.0)))
@@ -24,11 +25,12 @@ class Spec:
 
     `method` is one of `methods`, with the bank `priors`; `n_train` labels fit it and tune its settings over `grid`;
     `n_test` images of `split` are scored, black holes, or of a `family` of objects or a folder of images. `regime` is
-    `calibrated` or `uncalibrated` (closures, amplitudes with gain errors, flux). `array` names another instrument of
-    `conditions` that the test images are seen with, `replaced` what is put in the place of a prior after the fit; `fit`
-    is "" for labels as the packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects
-    beside them, or `mixed less ring`: without those of a group. `sky` is a folder of images instead of the simulator,
-    `observation` a UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning
+    `calibrated`, `uncalibrated` (closures, amplitudes with gain errors, flux), or `self-calibrated`: the same data in
+    rounds of calibration, by what was fitted to calibrated ones. `array` names another instrument of `conditions` that
+    the test images are seen with, `replaced` what is put in the place of a prior after the fit; `fit` is "" for labels
+    as the packaged array sees them, `mixed`: through arrays drawn anew, and with simulated objects beside them, or
+    `mixed less ring`: without those of a group. `sky` is a folder of images instead of the simulator, `observation` a
+    UVFITS or CSV file instead of the packaged 2017 coverage. With n_test = 0 it stands for the tuning
     alone.
     """
 
@@ -71,7 +73,7 @@ class Spec:
             raise ValueError("Spec: array and observation are two instruments; give one of them")
         if self.replaced not in conditions.REPLACED:
             raise ValueError(f"Spec: replaced must be one of {sorted(conditions.REPLACED)}, got {self.replaced!r}")
-        if self.fit not in conditions.FITS or (self.fit and self.regime != "calibrated"):
+        if self.fit not in conditions.FITS or (self.fit and self.regime == "uncalibrated"):
             raise ValueError(f"Spec: fit must be one of {conditions.FITS}, on calibrated data, got {self.fit!r}")
         if self.networks and self.n_train < 2:
             raise ValueError(f"Spec: n_train: a network judged by labels it has not seen needs two, got {self.n_train}")
@@ -106,6 +108,8 @@ class Spec:
         more: dict[str, Any] = {"mixture": conditions.VERSION} if self.fit and conditions.VERSION > 1 else {}
         if self.replaced:
             more["replaced"] = [zoo.identity(name) for name in conditions.REPLACED[self.replaced].values()]
+        if self.regime == "self-calibrated":
+            more["selfcal"] = selfcal.VERSION
         return {"pipeline": files.PIPELINE, "method": methods.identity(self.method), "priors": priors} | more
 
     @property

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,13 @@ from fusionlib.metrics import THRESHOLD, Comparison, bootstrap, compare
 from fusionlib.paper.experiment import (
     Record,
     arrays,
-    images_of,
-    method_of,
     observed,
+    reconstructed,
     scores,
     settings_grid,
     settings_of,
-    tuned,
 )
 from fusionlib.paper.methods import resolution
-from fusionlib.paper.methods.method import Array, with_truth
 from fusionlib.paper.spec import Spec
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import BANKS
@@ -228,12 +224,6 @@ def examples(specs: Sequence[Spec], n: int) -> tuple[dict[str, np.ndarray], pd.D
         if "step" in r.record
     ]
     return {k: v.cpu().numpy() for k, v in pictures.items()} | {"method": np.array(list(results))}, pd.concat(paths)
-
-
-def reconstructed(spec: Spec, array: Array, y: Any, truth: torch.Tensor) -> Reconstruction:
-    """What the fitted method of an experiment makes of data; only an oracle sees the truth."""
-    settings, _, fitted = tuned(spec)
-    return with_truth(method_of(spec), truth).run(settings, fitted, array, y, None, images_of(spec, array, y))
 
 
 def _averaged(result: Reconstruction) -> dict[str, np.ndarray]:

@@ -14,13 +14,13 @@ from fusionlib.interferometer import Interferometer
 from fusionlib.metrics import bootstrap
 from fusionlib.paper import conditions
 from fusionlib.paper.conditions import Condition
-from fusionlib.paper.experiment import arrays, images_of, observed, scores
+from fusionlib.paper.experiment import arrays, images_of, observed, reconstructed, scores
 from fusionlib.paper.methods import entry, label
 from fusionlib.paper.methods.method import is_network
 from fusionlib.paper.profiles import profile_of
 from fusionlib.paper.shift_specs import choice_specs, is_swept, picking_specs, safe, shift_rows, shift_specs
 from fusionlib.paper.spec import Spec
-from fusionlib.paper.tables import bank_name, compared, reconstructed
+from fusionlib.paper.tables import bank_name, compared
 from fusionlib.paper.tasks import Task, recorded
 from fusionlib.priors import BANKS
 from fusionlib.sky import MANY
