@@ -57,8 +57,8 @@ def calibrating(
     """Rounds of self-calibration against a picture, the `first` (B, 1, H, H) to begin with, and of what `reconstruct`
     makes of the data so calibrated.
 
-    Of every image that round is returned which fits closures, amplitudes and flux best. The record is of the last
-    round, with `log_amplitude`, `phase` (rounds, B, G) and `chi2_closures` (rounds, B) beside.
+    Of every image that round is returned which fits the closures best: they alone know nothing of gains. The record is
+    of the last round, with `log_amplitude`, `phase` (rounds, B, G) and `chi2_closures` (rounds, B) beside.
     """
     if rounds < 1:
         raise ValueError(f"calibrating: rounds >= 1 is needed, got {rounds}")
@@ -68,8 +68,14 @@ def calibrating(
         data = array.calibrate(array.centred(picture), y)
         found = reconstruct(data, array)
         picture = found.image
-        made.append((picture, data.log_amplitude, data.phase, physics.chi2(picture, y)))
+        made.append((picture, data.log_amplitude, data.phase, closures_chi2(picture, y, physics)))
     pictures, log_amplitude, phase, chi2 = (torch.stack(parts) for parts in zip(*made, strict=True))
     best = pictures[chi2.argmin(0), torch.arange(len(first), device=chi2.device)]
     told = {"log_amplitude": log_amplitude, "phase": phase, "chi2_closures": chi2}
     return Reconstruction(best, found.record | told, time.perf_counter() - began)
+
+
+def closures_chi2(x: Tensor, y: ClosureData, physics: Uncalibrated) -> Tensor:
+    """Reduced chi-square (B,) of closure phases and log closure amplitudes together."""
+    parts, counts = physics.chi2s(x, y), {k: getattr(y, k).shape[1] for k in ("cphase", "logcamp")}
+    return sum((parts[k] * n for k, n in counts.items() if n), torch.zeros(len(x)).to(x)) / max(sum(counts.values()), 1)
