@@ -88,9 +88,9 @@ def turned_table(table: pd.DataFrame, degrees: float) -> pd.DataFrame:
 def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
     """Scan-averaged table (columns as `eht2017_table`, and `vis` [Jy]) of a UVFITS file, through ehtim.
 
-    Scans are those of the file (AIPS NX), or where it states none, parted by gaps. `attrs` has `source` and `date`.
-    Visibilities that are not finite are left out, with a warning. Raises ValueError, naming the file, for one that
-    cannot be read or has nothing in it.
+    Scans are those of the file (AIPS NX), or where it states none, parted by gaps. `attrs` has `source`, `date`,
+    `frequency` [Hz], `ra` and `dec` [deg]. Visibilities that are not finite are left out, with a warning. Raises
+    ValueError, naming the file, for one that cannot be read or has nothing in it.
     """
     quiet = io.StringIO()  # ehtim reports on stdout
     try:
@@ -122,7 +122,8 @@ def read_uvfits(path: str | Path, systematic: float = 0.0) -> pd.DataFrame:
     rows = rows.assign(sigma=data["sigma"], ut=data["time"], seconds=data["tint"], vis=data["vis"])
     stated = None if obs.scans is None or not len(obs.scans) else np.atleast_2d(np.asarray(obs.scans, float))
     table = average_scans(rows.assign(scan=scans_of(rows.ut, rows.seconds, stated)), systematic)
-    table.attrs = {"source": str(obs.source), "date": _date(obs.mjd)}
+    table.attrs = {"source": str(obs.source), "date": _date(obs.mjd), "frequency": float(obs.rf)}
+    table.attrs |= {"ra": 15 * float(obs.ra), "dec": float(obs.dec)}
     return _checked(table, path)
 
 
@@ -303,6 +304,8 @@ def _released(path: Path, text: str, rows: pd.DataFrame, systematic: float) -> p
     table = average_scans(rows.assign(scan=scans_of(rows.ut, rows.seconds)), systematic)
     mjd = facts.get("DATE(MJD)", "")
     table.attrs = {"source": facts.get("SRC", ""), "date": _date(float(mjd)) if mjd.replace(".", "").isdigit() else ""}
+    frequency = facts.get("FREQ", "").removesuffix("GHz")
+    table.attrs |= {"frequency": 1e9 * float(frequency)} if frequency.replace(".", "").isdigit() else {}
     return _checked(table, path)
 
 

@@ -11,6 +11,7 @@ from fusionlib.paper.figures.ablations import (
 from fusionlib.paper.figures.conclusions import fig13_claims, fig13_efficiency, fig13_strip
 from fusionlib.paper.figures.explorer import fig14_view
 from fusionlib.paper.figures.m87 import fig10_closures, fig10_families, fig10_m87, fig10_profiles
+from fusionlib.paper.figures.observation import observation_data, observation_picture, observation_rules
 from fusionlib.paper.figures.overview import (
     fig00_coverage,
     fig00_observation,

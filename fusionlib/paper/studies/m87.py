@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from fusionlib import files, metrics
 from fusionlib.interferometer import (
@@ -31,7 +32,7 @@ from fusionlib.interferometer import (
     released_data,
 )
 from fusionlib.metrics import rings
-from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, device, method_of, scores, tuned
+from fusionlib.paper.experiment import SYSTEMATIC, WINDOW, device, method_of, reconstructed, scores, tuned
 from fusionlib.paper.methods.method import Settings, with_truth
 from fusionlib.paper.spec import Spec
 from fusionlib.paper.specs import closure_specs
@@ -125,27 +126,33 @@ def source_of(name: str, observation: str, flux: float = 0.0) -> Source:
 
 @recorded(version=1)
 def reconstruct(spec: Spec, name: str, observation: str, flux: float = 0.0) -> Record:
-    """What the method of `spec`, with the settings tuned on simulated skies, makes of the source `name`.
+    """`reconstructed_source` of the source `name`."""
+    return reconstructed_source(spec, source_of(name, observation, flux))
 
-    Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, those of scans left out of the
-    fit, five folds together (fewer of fewer scans, none of one), and the seconds of one reconstruction."""
-    method, (settings, _, fitted), source = with_truth(method_of(spec)), tuned(spec), source_of(name, observation, flux)
-    array, y = source.array()
-    result = method.run(settings, fitted, array, y, None)
+
+def reconstructed_source(spec: Spec, source: Source, *, heldout: bool = True, progress: bool = False) -> Record:
+    """What the method of `spec`, with the settings tuned on simulated skies, makes of a source.
+
+    Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, with `heldout` those of scans left
+    out of the fit, five folds together (fewer of fewer scans, none of one), and the seconds of one reconstruction; where it
+    calibrates, gains `log_amplitude` and `phase` of every station in every scan."""
+    settings, (array, y) = tuned(spec)[0], source.array()
+    result = reconstructed(spec, array, y)
     images = _images(settings, array, y, result.image)
     record: dict[str, Any] = {"seconds": result.seconds}
+    record |= {k: result.record[k][-1, 0].cpu().numpy() for k in ("log_amplitude", "phase") if k in result.record}
     for kind, image in images.items():
         record[kind] = image[0, 0].cpu().numpy()
         record |= {f"{kind}_{k}": float(v) for k, v in array.chi2s(image, y).items()}
     table = source.table
     scans = tuple(sorted(set(table.scan[np.hypot(table.u, table.v) >= MIN_BASELINE])))
-    folds = min(FOLDS, len(scans)) if len(scans) > 1 else 0
+    folds = min(FOLDS, len(scans)) if heldout and len(scans) > 1 else 0
     misfits: dict[str, list[float]] = {}
-    for fold in range(folds):
+    for fold in tqdm(range(folds), "held-out scans", leave=False, disable=not progress):
         left = scans[fold::folds]
         fit, y_fit = source.array(without=left)
         rest, y_rest = source.array(without=tuple(s for s in scans if s not in left))
-        for kind, image in _images(settings, fit, y_fit, method.run(settings, fitted, fit, y_fit, None).image).items():
+        for kind, image in _images(settings, fit, y_fit, reconstructed(spec, fit, y_fit).image).items():
             for term, chi2 in rest.chi2s(image, y_rest).items():
                 count = getattr(y_rest, term).shape[1]
                 misfits.setdefault(f"{kind}_{term}_heldout", []).extend([float(chi2)] * count)
@@ -158,6 +165,14 @@ def tasks(profile: str, priors: Sequence[str], observation: str = "", flux: floa
     imaged = sources(observation or next(map(str, released_data()), ""), flux)[0]
     methods = [s for s in closure_specs(profile, priors) if not s.family]
     return [task_of(s, source, flux) for source in imaged for s in methods]
+
+
+CREDIBLE = 3.0  # reduced chi-square of closures beyond which a picture says nothing about the source
+
+
+def credible(cphase: float, logcamp: float) -> bool:
+    """Whether a picture fits the closures: a ring in one that does not is none."""
+    return cphase < CREDIBLE and logcamp < CREDIBLE
 
 
 TOLD = ("cphase", "logcamp", "cphase_heldout", "logcamp_heldout")
