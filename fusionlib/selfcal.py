@@ -16,6 +16,7 @@ from fusionlib.interferometer import CalibratedData, ClosureData, SelfCalibrated
 from fusionlib.pnp import Options, Reconstruction, hqs, schedule
 
 FIRST_SIGMAS, FIRST_LAM = schedule(0.15, 0.01, 16), 0.3  # of the first picture
+FIRST_WINDOW = 45.0  # microarcseconds; in a wider one a ring may come twice
 ROUNDS = 3
 VERSION = 1  # raise it when pictures change: their records, and no others, are computed anew
 
@@ -41,10 +42,11 @@ def self_calibrating(
 
 
 def first_picture(y: ClosureData, physics: Uncalibrated, prior: nn.Module, **options: Unpack[Options]) -> Tensor:
-    """A picture (B, 1, H, H) from closures, amplitudes and flux, with a prior that nothing was fitted to: of a fused
-    one the plain average of its bank."""
+    """A picture (B, 1, H, H) of a compact source from closures, amplitudes and flux, with a prior that nothing was
+    fitted to: of a fused one the plain average of its bank."""
+    compact = Uncalibrated(physics.array, physics.use, systematic=physics.systematic, window=FIRST_WINDOW).to(y.flux)
     plain = FusedPrior(prior.bank, average(len(prior.bank))) if isinstance(prior, FusedPrior) else prior
-    return hqs(y, physics, plain, sigmas=FIRST_SIGMAS, lam=FIRST_LAM, **options).image
+    return hqs(y, compact, plain, sigmas=FIRST_SIGMAS, lam=FIRST_LAM, **options).image
 
 
 def calibrating(

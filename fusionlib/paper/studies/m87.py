@@ -134,8 +134,8 @@ def reconstructed_source(spec: Spec, source: Source, *, heldout: bool = True, pr
     """What the method of `spec`, with the settings tuned on simulated skies, makes of a source.
 
     Images `denoised` and `data_step` (H, W) (for RML `fitted`), their chi-squares, with `heldout` those of scans left
-    out of the fit, five folds together (fewer of fewer scans, none of one), and the seconds of one reconstruction; where it
-    calibrates, gains `log_amplitude` and `phase` of every station in every scan."""
+    out of the fit, five folds together (fewer of fewer scans, none of one), and the seconds of one reconstruction;
+    where it calibrates, gains `log_amplitude` and `phase` of every station in every scan."""
     settings, (array, y) = tuned(spec)[0], source.array()
     result = reconstructed(spec, array, y)
     images = _images(settings, array, y, result.image)
