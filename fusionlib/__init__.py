@@ -4,6 +4,7 @@ from fusionlib.fusion import FusedPrior
 from fusionlib.interferometer import Interferometer, Uncalibrated
 from fusionlib.pnp import Reconstruction, admm, hqs, pgd, red, schedule
 from fusionlib.priors import Prior, PriorBank
+from fusionlib.selfcal import self_calibrating
 from fusionlib.sky import Sky, black_holes
 
 __version__ = "0.1.0"
@@ -21,4 +22,5 @@ __all__ = [
     "pgd",
     "red",
     "schedule",
+    "self_calibrating",
 ]
