@@ -1,5 +1,8 @@
 """Gains of stations against a picture, the data step that they leave, and the loop that goes back and forth."""
 
+import contextlib
+import io
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +12,7 @@ from scipy.optimize import least_squares
 
 from fusionlib import FusedPrior, Interferometer, Uncalibrated, black_holes, schedule
 from fusionlib.gates import Static
-from fusionlib.interferometer import GAIN_ERROR, Gains, SelfCalibrated
+from fusionlib.interferometer import GAIN_ERROR, S_REF, Gains, SelfCalibrated
 from fusionlib.paper import experiment
 from fusionlib.paper.spec import Spec
 from fusionlib.priors import zoo
@@ -81,6 +84,36 @@ def test_gains_are_those_of_an_independent_solver(table, sky):
         best = least_squares(residual, torch.cat([g[b] for g in true]).numpy(), xtol=1e-12, ftol=1e-12, gtol=1e-12).x
         assert np.allclose(found.log_amplitude[b], best[:n], atol=1e-5)
         assert np.allclose(found.phase[b], best[n:] - best[n], atol=1e-5)
+
+
+def test_gains_are_those_of_ehtim(table, sky):
+    """Its self-calibration of all stations, on the same data and picture; gains loosely bound, at little noise."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        eh = pytest.importorskip("ehtim")
+        from ehtim.calibrating.self_cal import self_cal
+        from ehtim.const_def import DTARR, DTPOL_STOKES
+    array = made(table.assign(sigma=table.sigma / 100))
+    y, _ = through(array, sky[:1], 0, noise=1.0)
+    found, t = array.solve(sky[:1], y), array.physics.array.table
+    rows, sites = np.zeros(len(t), DTPOL_STOKES), sorted({*t.t1, *t.t2})
+    rows["time"], rows["tint"], rows["vis"] = t.scan * 0.5, 300, y.vis[0].numpy()
+    for name in ("t1", "t2", "u", "v", "sigma", "qsigma", "usigma", "vsigma"):
+        rows[name] = t[name if name in t else "sigma"]
+    stations = np.zeros(len(sites), DTARR)
+    stations["site"], stations["x"] = sites, 1.0 + np.arange(len(sites))
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        obs = eh.obsdata.Obsdata(12.5, 12.4, 230e9, 2e9, rows, stations, source="M87", mjd=57854)
+        picture = eh.image.Image(
+            sky[0, 0].numpy() * S_REF, 160 * eh.RADPERUAS / 64, 12.5, 12.4, rf=230e9, source="M87", mjd=57854
+        )
+        options = {"method": "both", "ttype": "direct", "gain_tol": 10.0, "caltable": True, "processes": -1}
+        gains = self_cal(obs, picture, **options).data
+    theirs = {(scan, site): 1 / gains[site]["rscale"][np.abs(gains[site]["time"] - scan * 0.5).argmin()]
+              for scan, site in array.stations}  # fmt: skip
+    for k, (key, first) in enumerate(zip(array.stations, array.first, strict=True)):
+        mine = torch.polar(found.log_amplitude[0, k].exp(), found.phase[0, k]).item()
+        reference = theirs[array.stations[int(first)]]
+        assert abs(mine - theirs[key] / reference * abs(reference)) < 1e-3
 
 
 def test_a_gain_far_beyond_its_budget_is_found(table, sky):
