@@ -14,7 +14,9 @@ from fusionlib import FusedPrior, Interferometer, Uncalibrated, black_holes, sch
 from fusionlib.gates import Static
 from fusionlib.interferometer import GAIN_ERROR, S_REF, Gains, SelfCalibrated
 from fusionlib.paper import experiment
+from fusionlib.paper.shift_specs import calibrating_specs
 from fusionlib.paper.spec import Spec
+from fusionlib.paper.studies import selfcal
 from fusionlib.priors import zoo
 from fusionlib.selfcal import calibrating, self_calibrating
 
@@ -209,3 +211,24 @@ def test_experiments_of_the_self_calibrated_regime_rest_on_calibrated_fits(tmp_p
     assert record["psnr"].shape == (3, 2) and np.isfinite(record["chi2_cphase"]).all()
     closures = experiment.scores(replace(plain, regime="uncalibrated"))
     assert record["psnr"].mean() > closures["psnr"].mean() - 1
+
+
+def test_the_table_of_uncalibrated_data_says_what_the_scores_say(monkeypatch):
+    """Every row has its level, 1 dB less where data are not calibrated; fused rows 2 dB over the average."""
+
+    def made_up(s):
+        level = 30 + 2 * (s.method not in ("average", "single:torus")) - (s.regime == "self-calibrated")
+        noise = np.random.default_rng(len(s.family)).normal(size=(1, s.n_test))
+        named = {"chi2_cphase": 1.0, "chi2_logcamp": 0.5, "ring": float(s.family == "")}
+        return {"psnr": level + noise} | {k: np.full((1, s.n_test), v) for k, v in named.items()}
+
+    monkeypatch.setattr(selfcal, "scores", made_up)
+    monkeypatch.setattr(selfcal.store, "has", lambda key: True)
+    specs = calibrating_specs("paper")
+    assert {s.regime for s in specs} == {"self-calibrated"} and {s.n_test for s in specs if not s.family} == {200}
+    table = selfcal.uncalibrated_table(specs)
+    assert len(table) == len(specs) and np.allclose(table.calibrated, 1)
+    fused = ~table.method.isin(("average", "single:torus"))
+    assert np.allclose(table[fused].over_average, 2) and np.allclose(table[~fused].over_hi, 0)
+    assert set(table[table.rings > 0].object) == {"sky"}
+    assert len(set(table.groupby("object").size())) == 1

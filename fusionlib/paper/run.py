@@ -44,6 +44,7 @@ from fusionlib.paper.stale import reached
 from fusionlib.paper.studies.headroom import milliseconds
 from fusionlib.paper.tasks import Task
 from fusionlib.priors import zoo
+from fusionlib.selfcal import ROUNDS
 from fusionlib.sky import NPIX
 
 GRIDS = {"rml": RML_GRID, "single:identity": HQS_GRID}
@@ -155,7 +156,8 @@ def estimate(plan: Plan) -> float:
             timed = [with_truth(method_of(like), x).run(settings, {}, array, y, None).seconds for _ in range(2)]
             rates[base, s.regime] = min(timed) / 16  # the first time more than once is done
         calls = {"noise_levels": 7, "closed_levels": 7, "closed_union": n + 5}.get(kind, n) / n
-        rate = s.steps * (rates[base, s.regime] + calls * sum(prior_seconds[name] for name in s.priors))
+        rounds = ROUNDS + 1 if s.regime == "self-calibrated" else 1
+        rate = rounds * s.steps * (rates[base, s.regime] + calls * sum(prior_seconds[name] for name in s.priors))
         lists = len(COVERAGE[s.coverage]) if not s.observation else 1
         method = entry(s.method)
         fits = method.grid not in ("hqs", "rml")

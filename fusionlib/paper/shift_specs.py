@@ -93,6 +93,20 @@ def picking_specs(profile: str, priors: Sequence[str] = BANKS["main"]) -> list[S
     return [replace(s, split="dev", n_test=min(p.shift[0], 12), **cell) for cell in drawn for s in plain]
 
 
+CALIBRATED = ("single:torus", "average", "static_affine", "closed_form", "closed_union", *ESSAY, "unet")
+
+
+def calibrating_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: Any) -> list[Spec]:
+    """Chapter 10: rows of chapter 11, fitted to calibrated data, on uncalibrated ones in rounds of self-calibration;
+    the sky, then each family of objects of the profile."""
+    p = profile_of(profile)
+    rows = [s for s in shift_rows(profile, priors) if s.n_train != skies.MANY and s.regime == "calibrated"]
+    rows = [s for s in rows if (not s.fit and s.method in CALIBRATED) or (s.fit and s.method in (SAFE[0], "unet"))]
+    alike = [replace(s, regime="self-calibrated") for s in rows]
+    sky = [replace(s, n_test=p.n_other) for s in alike]
+    return sky + [replace(s, family=f) for s in alike for f in p.families]
+
+
 GATES = ("closed_form", "closed_residuals_plain", "closed_residuals")
 DIVERSITY = ("c_plain:pixel", "c_weak:pixel", "c:pixel", "c_strong:pixel")  # its weight 0, 1e-5, 1e-4, 1e-3
 SMOKE_SHIFT = ("single", "average", "ceiling", "oracle:8", "unet", "closed_residuals", "switched")

@@ -243,15 +243,10 @@ def spread_table(table: pd.DataFrame) -> pd.DataFrame:
         turn = np.exp(1j * np.radians(part.position_angle_deg))
         middle = np.degrees(np.angle(turn.mean())) % 360
         off = (part.position_angle_deg - middle + 180) % 360 - 180
-        for name, values in (
-            ("diameter_uas", part.diameter_uas),
-            ("width_uas", part.width_uas),
-            ("position_angle_deg", middle + off),
-        ):
-            rows.append(
-                {"source": source, "feature": name, "methods": len(part), "median": values.median()}
-                | {"least": values.min(), "most": values.max(), "std": values.std()}
-            )
+        angles = ("position_angle_deg", middle + off)
+        for name, values in (("diameter_uas", part.diameter_uas), ("width_uas", part.width_uas), angles):
+            told = {"source": source, "feature": name, "methods": len(part), "median": values.median()}
+            rows.append(told | {"least": values.min(), "most": values.max(), "std": values.std()})
     return pd.DataFrame(rows)
 
 
@@ -349,8 +344,8 @@ def speed_table(spec: Spec, source: Source, observation: str | Path) -> pd.DataF
     array, y = source.array()
     began = time.process_time()
     method.run(settings, fitted, array, y, None)
-    rows = [{"method": spec.method, "cpu_seconds": time.process_time() - began}]
+    seconds = {spec.method: time.process_time() - began}
     if observation and Path(observation).suffix.lower() != ".csv":
-        rows.append({"method": "eht-imaging", "cpu_seconds": eht_imaging_seconds(observation, source.flux)})
-    table = pd.DataFrame(rows)
+        seconds["eht-imaging"] = eht_imaging_seconds(observation, source.flux)
+    table = pd.DataFrame({"method": list(seconds), "cpu_seconds": list(seconds.values())})
     return table.assign(ratio=table.cpu_seconds / table.cpu_seconds[0])
