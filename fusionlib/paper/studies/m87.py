@@ -229,9 +229,8 @@ def m87_table(
             truth = rings.measure(source.truth).profile[0]
             pictures |= {"truth": source.truth[0, 0].numpy(), "psnr": np.array(scored)}
             pictures |= {"profile_truth": (truth / truth.mean()).numpy()}
+    pictures |= {"source": np.array([s.name for s in imaged]), "label": np.array([s.label for s in imaged])}
     pictures["method"] = np.array([s.method for s in methods])
-    pictures["source"] = np.array([s.name for s in imaged])
-    pictures["label"] = np.array([s.label for s in imaged])
     return pd.DataFrame(rows), pictures
 
 
