@@ -72,6 +72,15 @@ shift.named(summary).set_index("name")[["home", "regret", "worst", "worst_cell",
 paper.save(paper.figures.fig11_map, table, out, **facts)
 
 # %% [markdown]
+# The image that is shown is the last output of the priors. One more data step after it: what it costs or gains, the
+# mean over the conditions and the least, and the largest median chi-square before and after.
+
+# %%
+ended = shift.ended_table(specs)
+paper.write_table(ended, "tab11_ended", out)
+shift.named(ended).set_index("name")[["gain", "least", "chi2", "chi2_ended"]].round(2)
+
+# %% [markdown]
 # ## What was chosen beforehand
 #
 # On development images. Whether the gate sees what the data say against each prior, alike everywhere or where the image

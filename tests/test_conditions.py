@@ -242,7 +242,9 @@ def test_tables_of_the_map_and_the_headline_say_what_the_scores_say(monkeypatch)
         level += (s.method == "single:sr") * (s.array == "drawn 2")
         kind = s.method.partition(":")[0] if s.method.startswith(("single", "ceiling")) else "fused"
         noise = rng.normal(size=(1, n)) + 9 * (s.method == "ceiling")
-        return {"psnr": level + noise, "chi2_vis": np.full((1, n), 1.0 + bool(s.networks)), "kind": np.array(kind)}
+        found = {"psnr": level + noise, "chi2_vis": np.full((1, n), 1.0 + bool(s.networks)), "kind": np.array(kind)}
+        ended = {"psnr_ended": level + noise - 0.1 * (s.array == "turned 40"), "chi2_ended": np.full((1, n), 0.5)}
+        return found | (ended if s.method != "unet" else {})
 
     monkeypatch.setattr(shift, "scores", made_up)
     specs = shift.headline_specs("paper")
@@ -256,7 +258,9 @@ def test_tables_of_the_map_and_the_headline_say_what_the_scores_say(monkeypatch)
     assert np.allclose(told.effect, 2) and list(told.verdict) == ["better"]
     table = shift.map_table(shift.map_specs("paper"))
     assert len(table) == len(conditions.CONDITIONS) * len(specs_of.shift_rows("paper"))
-    fair = table[table.kind != "ceiling"]
+    fair, ended = table[table.kind != "ceiling"], shift.ended_table(shift.map_specs("paper"))
+    assert np.allclose(ended.least, -0.1) and np.allclose(ended.gain, -0.4 / 27) and np.allclose(ended.chi2_ended, 0.5)
+    assert not {"unet", "ceiling"} & set(ended.method) and set(ended.chi2) == {1.0, 2.0}
     assert set(table[table.n_train == sky.MANY].kind) == {"ceiling"}
     assert (fair.groupby("condition").regret.min() == 0).all() and (fair.regret >= 0).all()
     assert np.allclose(table[table.method == "average"].regret, 2)

@@ -123,6 +123,26 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("regret", ignore_index=True)
 
 
+def ended_table(specs: Sequence[Spec]) -> pd.DataFrame:
+    """method, bank, fit, n_train, and what one more data step at the end changes in PSNR [dB]: `gain`, the mean over
+    the cells, and `least`, the lowest; `chi2`, `chi2_ended`: medians over images, the largest of the cells without
+    unmodelled gain errors. Methods without a data step, and bounds, are left out."""
+    groups: dict[Row, list[Spec]] = {}
+    for s in specs:
+        if "psnr_ended" in scores(s) and kind_of(s) not in BOUNDS:
+            groups.setdefault(row_of(s), []).append(s)
+    rows = []
+    for row, group in groups.items():
+        gains = [float((scores(s)["psnr_ended"] - scores(s)["psnr"]).mean()) for s in group]
+        fair = [scores(s) for s in group if not s.array.startswith("gains")]
+        chi2 = {k: max(float(np.median(r[f"chi2_{name}"])) for r in fair) for k, name in CHI2_OF.items()}
+        rows.append(row._asdict() | {"gain": np.mean(gains), "least": min(gains)} | chi2)
+    return pd.DataFrame(rows).sort_values("least", ignore_index=True)
+
+
+CHI2_OF = {"chi2": "vis", "chi2_ended": "ended"}
+
+
 def mixed_scores(specs: Sequence[Spec], name: str = "psnr") -> dict[Row, np.ndarray]:
     """Scores of the headline set (seeds, images), its conditions one after the other, by row."""
     groups: dict[Row, dict[int, dict[Condition, np.ndarray]]] = {}
