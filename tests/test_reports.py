@@ -504,7 +504,8 @@ def test_released_csv_files_are_read_as_published(tmp_path):
     path = tmp_path / "SR1.csv"
     path.write_text(RELEASE)
     table = read_observation(path)
-    assert table.attrs == {"source": "M87", "date": "2017-04-11"} and table.scan.tolist() == [0, 1]
+    facts = {"source": "M87", "date": "2017-04-11", "frequency": 227.0707e9}
+    assert table.attrs == facts and table.scan.tolist() == [0, 1]
     assert np.allclose(table.vis, [0.3j, -1.1]) and table.sigma[0] == pytest.approx(0.0025)
     assert m87.sources(path)[0][0].label == "M87, 2017-04-11"
     path.write_text(RELEASE.replace("Iphase(d),", ""))
