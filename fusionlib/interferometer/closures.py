@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fusionlib.interferometer.array import S_REF, Interferometer, round_gaussian, window_root
+from fusionlib.interferometer.array import S_REF, Interferometer, round_gaussian, wide_svd, window_root
 from fusionlib.sky import NPIX
 
 
@@ -151,7 +151,7 @@ class Uncalibrated(nn.Module):
         vis = array.matrix.double() * array.sigma.repeat(2)[:, None]
         flux = torch.full((1, array.npix**2), self._flux_per_value(), dtype=torch.float64, device=vis.device)
         root = window_root(array.npix, array.fov, window).to(vis)
-        _, s, v = torch.linalg.svd(torch.cat([array.matrix.double(), flux / FLUX_ERROR]) * root, full_matrices=False)
+        _, s, v = wide_svd(torch.cat([array.matrix.double(), flux / FLUX_ERROR]) * root)
         basis = root[:, None] * v[s > 1e-2].T  # weaker modes stay where the prior puts them
         first, second = (array.table[t].map(lambda site: GAIN_ERROR.get(site, 0.1)) for t in ("t1", "t2"))
         rows = torch.cat([vis, flux])

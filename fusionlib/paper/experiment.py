@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from fusionlib.paper.methods.method import (
     Settings,
     with_truth,
 )
-from fusionlib.paper.spec import CHI2, Spec
+from fusionlib.paper.spec import CHI2, Spec, content
 from fusionlib.paper.store import FIT, SETTING, Facts, Record, stored
 from fusionlib.pnp import Reconstruction
 from fusionlib.priors import BANKS
@@ -58,17 +59,25 @@ def device() -> torch.device:
 
 
 def arrays(spec: Spec) -> list[Array]:
-    """The instruments of a coverage: one, or three lists of scans whose scores are averaged."""
-    if spec.observation or spec.array:
-        table = read_observation(spec.observation) if spec.observation else conditions.ARRAYS[spec.array].table()
-        instruments = [Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW)]
+    """The instruments of a coverage: one, or three lists of scans whose scores are averaged. They are shared."""
+    known = content(spec.observation), device()
+    return [
+        _array(spec.observation, spec.array, spec.coverage, draw, spec.regime != "calibrated", *known)
+        for draw in range(1 if spec.observation or spec.array else len(COVERAGE[spec.coverage]))
+    ]
+
+
+@lru_cache(maxsize=6)
+def _array(
+    path: str, name: str, coverage: float, draw: int, uncalibrated: bool, sha: str, device: torch.device
+) -> Array:
+    """`sha`, of the file's content, names what is remembered."""
+    if path or name:
+        table = read_observation(path) if path else conditions.ARRAYS[name].table()
+        array = Interferometer.from_table(table, min_baseline=MIN_BASELINE, window=WINDOW)
     else:
-        instruments = [
-            Interferometer.eht2017(spec.coverage, draw, window=WINDOW) for draw in range(len(COVERAGE[spec.coverage]))
-        ]
-    if spec.regime != "calibrated":
-        return [Uncalibrated(a, systematic=SYSTEMATIC, window=WINDOW).to(device()) for a in instruments]
-    return [a.to(device()) for a in instruments]
+        array = Interferometer.eht2017(coverage, draw, window=WINDOW)
+    return (Uncalibrated(array, systematic=SYSTEMATIC, window=WINDOW) if uncalibrated else array).to(device)
 
 
 def method_of(spec: Spec) -> Method | OracleMethod:
