@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fusionlib import black_holes
-from fusionlib.metrics.rings import measure
+from fusionlib.metrics.rings import light_outside, measure
 from fusionlib.sky.families import geometric
 
 
@@ -26,6 +26,14 @@ def test_a_ring_is_measured_as_it_was_drawn():
 def test_profile_follows_the_position_angle():
     east = measure(geometric("ring", 1, x=0.0, y=0.0, contrast=0.6, position_angle=90.0).image)
     assert east.profile.shape == (1, 180) and int(east.profile[0].argmax()) in range(35, 56)
+
+
+def test_a_ring_that_comes_twice_has_light_outside():
+    """A fainter copy, 45 microarcseconds to the south."""
+    ring = geometric("ring", 1, diameter=42.0, width=8.0, x=0.0, y=10.0, contrast=0.2).image
+    twice = ring + 0.6 * ring.roll(18, 2)
+    alone, both = (float(light_outside(x, measure(x))) for x in (ring, twice))
+    assert alone < 0.1 and 0.2 < both < 0.4
 
 
 @pytest.mark.parametrize(("family", "limit"), [("disc", 0.0), ("gaussian", 0.0), ("double", 0.05)])

@@ -36,6 +36,16 @@ class Ring(NamedTuple):
     profile: Tensor
 
 
+def light_outside(image: Tensor, ring: Ring, fov: float = FOV) -> Tensor:
+    """Share (B,) of the light of images (B, 1, H, H) that is farther from the centre of their ring than its ridge and
+    one width. Much of it means that the ring is not all there is, or comes twice: a ghost may fit the data as well."""
+    n = image.shape[-1]
+    t = (torch.arange(n).to(image) - (n - 1) / 2) * (fov / n)
+    away = torch.hypot(t[None, None, :] - ring.x[:, None, None], -t[None, :, None] - ring.y[:, None, None])
+    light, far = image[:, 0].clamp(min=0), away > (ring.diameter / 2 + ring.width)[:, None, None]
+    return (light * far).sum((1, 2)) / light.sum((1, 2)).clamp(min=1e-12)
+
+
 def measure(image: Tensor, fov: float = FOV, smooth: float = 5.0) -> Ring:
     """Features of images (B, 1, H, H), after a blur of `smooth` microarcseconds that steadies the ridge.
 

@@ -25,6 +25,7 @@ from fusionlib.sky import FOV, NPIX
 
 RULES = {"safe": "", "average": "average", "torus": "single:torus", "closed form": "closed_form"}
 RULES |= {"static": "static_affine", "A": "a:image", "B": "b:image", "C": "c:image", "network": "unet"}
+MUCH = 0.25  # of the light outside a ring
 
 
 def rule_of(name: str) -> Spec:
@@ -76,7 +77,8 @@ def image(source: m87.Source, rule: str = "safe", *, heldout: bool = True) -> tu
     record = m87.reconstructed_source(spec, source, heldout=heldout, progress=True)
     kind = "denoised" if "denoised" in record else "fitted"
     record |= {"picture": record[kind]}
-    ring, stations = rings.measure(torch.from_numpy(record[kind])[None, None]), _calibrated(source).stations
+    picture, stations = torch.from_numpy(record[kind])[None, None], _calibrated(source).stations
+    ring = rings.measure(picture)
     amplitude, phase = np.exp(record["log_amplitude"]), np.degrees(record["phase"])
     fits = m87.credible(float(record[f"{kind}_cphase"]), float(record[f"{kind}_logcamp"]))
     facts = {
@@ -92,6 +94,7 @@ def image(source: m87.Source, rule: str = "safe", *, heldout: bool = True) -> tu
             "width_uas": round(float(ring.width), 2),
             "position_angle_deg": round(float(ring.position_angle), 1),
             "asymmetry": round(float(ring.asymmetry), 3),
+            "light_outside": round(float(rings.light_outside(picture, ring)), 3),
         },
         "fits_the_data": fits,
         "gains": [
@@ -212,4 +215,6 @@ def summary(facts: dict[str, Any], out: str | Path) -> str:
             f"a ring of {ring['diameter_uas']:.1f} µas, {ring['width_uas']:.1f} µas wide, brightest at a position "
             f"angle of {ring['position_angle_deg']:.0f} degrees"
         )
+    if f["fits_the_data"] and ring["is_ring"] and ring["light_outside"] > MUCH:
+        lines.append(f"{ring['light_outside']:.0%} of the light lies outside the ring: is it all there is, or a ghost?")
     return "\n".join([*lines, f"{out}: {', '.join(sorted(p.name for p in Path(out).iterdir() if p.is_file()))}"])
