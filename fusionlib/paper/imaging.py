@@ -25,7 +25,7 @@ from fusionlib.sky import FOV, NPIX
 
 RULES = {"safe": "", "average": "average", "torus": "single:torus", "closed form": "closed_form"}
 RULES |= {"static": "static_affine", "A": "a:image", "B": "b:image", "C": "c:image", "network": "unet"}
-MUCH = 0.25  # of the light outside a ring
+MUCH = 0.35  # of the light outside a ring
 
 
 def rule_of(name: str) -> Spec:
