@@ -10,7 +10,9 @@ def main(given: list[str] | None = None) -> int:
         "image", help="picture, FITS file, data against picture, and facts, of an observation"
     )
     image.add_argument("observation", help="UVFITS (needs ehtim), or CSV as the EHT releases it")
-    image.add_argument("--rule", default="safe", help="safe (default), average, torus, 'closed form', static, A, B, C")
+    image.add_argument(
+        "--rule", default="safe", help="safe (default), average, torus, 'closed form', static, A, B, C, network"
+    )
     image.add_argument("--flux", type=float, default=0.0, help="of the compact source [Jy]; by default as suggested")
     image.add_argument("--out", default="build/image", help="folder for the files (default build/image)")
     image.add_argument("--compare", action="store_true", help="every rule side by side, too")

@@ -37,16 +37,15 @@ def self_calibrating(
     prior; then `rounds` of `calibrating`.
     """
     given = options.pop("start", None)
-    first = first_picture(y, physics, prior, **options) if given is None else given
+    plain = FusedPrior(prior.bank, average(len(prior.bank))) if isinstance(prior, FusedPrior) else prior
+    first = first_picture(y, physics, plain, **options) if given is None else given
     return calibrating(y, physics, lambda d, a: hqs(d, a, prior, sigmas=sigmas, lam=lam, **options), first, rounds)
 
 
 def first_picture(y: ClosureData, physics: Uncalibrated, prior: nn.Module, **options: Unpack[Options]) -> Tensor:
-    """A picture (B, 1, H, H) of a compact source from closures, amplitudes and flux, with a prior that nothing was
-    fitted to: of a fused one the plain average of its bank."""
+    """A picture (B, 1, H, H) of a compact source from closures, amplitudes and flux, with a prior that needs no fit."""
     compact = Uncalibrated(physics.array, physics.use, systematic=physics.systematic, window=FIRST_WINDOW).to(y.flux)
-    plain = FusedPrior(prior.bank, average(len(prior.bank))) if isinstance(prior, FusedPrior) else prior
-    return hqs(y, compact, plain, sigmas=FIRST_SIGMAS, lam=FIRST_LAM, **options).image
+    return hqs(y, compact, prior, sigmas=FIRST_SIGMAS, lam=FIRST_LAM, **options).image
 
 
 def calibrating(

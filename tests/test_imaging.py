@@ -11,6 +11,7 @@ import torch
 from fusionlib import Interferometer, black_holes, sky
 from fusionlib.__main__ import main
 from fusionlib.interferometer import GAIN_ERROR
+from fusionlib.paper import imaging
 from fusionlib.paper.studies import m87
 
 
@@ -37,7 +38,6 @@ def test_four_files_of_an_observation(observation, tmp_path, capsys):
     assert facts["chi2"]["cphase"] < 2 and facts["fits_the_data"] and facts["chi2"]["cphase_heldout"] > 0
     assert facts["stations"] == sorted(GAIN_ERROR) and facts["scans"] == 22
     assert facts["flux_jy"] == pytest.approx(flux) and len(facts["gains"]) > 100
-    pytest.importorskip("astropy")
     from astropy.io import fits
 
     with fits.open(out / "image.fits") as file:
@@ -69,3 +69,4 @@ def test_what_cannot_be_imaged_is_said_in_one_line(observation, tmp_path, capsys
 def test_it_is_a_command():
     said = subprocess.run([sys.executable, "-m", "fusionlib", "image", "--help"], capture_output=True, text=True)
     assert said.returncode == 0 and "--compare" in said.stdout
+    assert all(name in " ".join(said.stdout.split()) for name in imaging.RULES)

@@ -1,3 +1,5 @@
+import importlib.util
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +7,7 @@ import torch
 
 from fusionlib import files
 from fusionlib.paper import Spec
-from fusionlib.paper.studies import m87
+from fusionlib.paper.studies import m87, sources
 
 
 @pytest.fixture
@@ -23,12 +25,12 @@ def spec(method: str = "single:torus", priors: tuple[str, ...] = ("torus",)) -> 
 
 
 def test_the_twin_is_seen_as_m87_is_and_fits_its_own_truth():
-    twin = m87.twin()
+    twin = sources.twin()
     assert len(twin.table) == 216 and twin.flux == pytest.approx(float(twin.truth.sum()) * 4.5e-3, abs=0.06)
     array, y = twin.array()
     chi2 = array.chi2s(twin.truth, y)
     assert 0.5 < float(chi2["cphase"]) < 1.7 and 0.4 < float(chi2["logcamp"]) < 1.7
-    again = m87.twin()
+    again = sources.twin()
     assert np.allclose(twin.table.vis, again.table.vis)
     phases = np.angle(twin.table.vis.to_numpy())
     assert np.abs(np.mean(np.exp(1j * phases))) < 0.3  # stations have random phases
@@ -36,7 +38,7 @@ def test_the_twin_is_seen_as_m87_is_and_fits_its_own_truth():
 
 def test_held_out_scans_fit_worse_than_those_fitted(home, monkeypatch):
     monkeypatch.setattr(m87, "FOLDS", 2)
-    twin = m87.twin()
+    twin = sources.twin()
     table, pictures = m87.m87_table([spec()], [twin])
     assert list(table.image) == ["denoised", "data_step"]
     step = table[table.image == "data_step"].iloc[0]
@@ -60,13 +62,13 @@ def test_an_observation_that_cannot_be_imaged_is_said_to_be(tmp_path, monkeypatc
     found, note = m87.sources(path)
     assert [s.name for s in found] == ["twin"] and "uv.csv has no column(s) ['scan', 't1', 't2', 'vis']" in note
     assert "there is no data/SR1" in m87.sources("")[1]
-    monkeypatch.setattr(m87.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     found, note = m87.sources(tmp_path / "released.uvfits")
     assert [s.name for s in found] == ["twin"] and "reading it needs ehtim: pip install -e '.[eht]'" in note
 
 
 def test_starts_have_the_flux_and_are_what_they_are_called():
-    array, y = m87.twin().array()
+    array, y = sources.twin().array()
     for start in m87.starts(array, y).values():
         assert torch.allclose(start.sum(), array.start(y).sum(), rtol=1e-5)
     ring = m87.starts(array, y)["ring, 42 µas"][0, 0]

@@ -16,7 +16,7 @@ from fusionlib import FusedPrior, Interferometer, PriorBank, Uncalibrated, black
 from fusionlib.gates import average
 from fusionlib.interferometer import closures, compact_flux, eht2017_table, observations, read_observation
 from fusionlib.paper import Spec, run
-from fusionlib.paper.studies import m87
+from fusionlib.paper.studies import m87, sources
 from fusionlib.pnp import admm, mace, pgd, red
 from fusionlib.priors import Function, Identity, check, guard, zoo
 from fusionlib.sky import from_folder, images
@@ -359,7 +359,7 @@ def test_a_bad_parameter_is_one_line(monkeypatch, tmp_path, capsys):
 
 
 def test_an_observation_of_one_scan_is_imaged_with_nothing_held_out(monkeypatch, tmp_path):
-    table = m87.twin().table
+    table = sources.twin().table
     for scans in ([15], [15, 16]):
         path = tmp_path / f"{len(scans)}.csv"
         table[table.scan.isin(scans)].to_csv(path, index=False)
@@ -397,7 +397,7 @@ def test_a_bad_start_is_blamed_on_the_start(array, y):
 
 
 def test_the_flux_is_suggested_by_the_data_and_can_be_given(tmp_path):
-    table = m87.twin().table
+    table = sources.twin().table
     bright = table.assign(vis=2.5 * table.vis)
     path = tmp_path / "other.csv"
     bright.to_csv(path, index=False)
@@ -415,7 +415,7 @@ def test_the_flux_is_suggested_by_the_data_and_can_be_given(tmp_path):
 
 
 def test_a_twin_takes_the_baselines_of_its_observation(tmp_path):
-    table = m87.twin().table.query("scan < 12")
+    table = sources.twin().table.query("scan < 12")
     path = tmp_path / "half.csv"
     table.to_csv(path, index=False)
     real, twin = m87.sources(path)[0]
@@ -431,7 +431,7 @@ def test_the_explorer_sees_a_file_that_was_written_again(tmp_path):
     first = explorer.state.truth(state).image
     np.save(tmp_path / "a.npy", corner()[::-1])
     assert torch.allclose(explorer.state.truth(state).image, first.flip(2), atol=1e-5)
-    path, table = tmp_path / "o.csv", m87.twin().table
+    path, table = tmp_path / "o.csv", sources.twin().table
     table.to_csv(path, index=False)
     one = explorer.measured(str(path))[1].amp
     table.assign(vis=2 * table.vis).to_csv(path, index=False)

@@ -79,8 +79,18 @@ def _independent(candidates: list[list[tuple[int, float]]], width: int) -> list[
     return kept
 
 
+class PerImage:
+    """A dataclass whose fields all count images first: sliced together."""
+
+    def __getitem__(self, index: slice | Tensor) -> Self:
+        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
-class ClosureData:
+class ClosureData(PerImage):
     """What is measured without calibration, per image; each value beside its standard deviation.
 
     Closure phases (B, C) [rad], log closure amplitudes (B, K), amplitudes (B, M) [Jy], total flux (B, 1) [Jy]; and the
@@ -96,12 +106,6 @@ class ClosureData:
     flux: Tensor
     sigma_flux: Tensor
     vis: Tensor
-
-    def __getitem__(self, index: slice | Tensor) -> Self:
-        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def __len__(self) -> int:
-        return len(self.flux)
 
 
 # A-priori station gain errors (one standard deviation of |g|), from the SEFD budget of EHTC 2019 Paper III:

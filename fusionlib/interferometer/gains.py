@@ -4,13 +4,13 @@ Station i in scan s multiplies what it sees by g = exp(a + i p): V_ij -> g_i con
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fusionlib.interferometer.closures import FLUX_ERROR, GAIN_ERROR, ClosureData, Uncalibrated
+from fusionlib.interferometer.closures import FLUX_ERROR, GAIN_ERROR, ClosureData, PerImage, Uncalibrated
 
 TAIL = 3.0  # of the prior of log amplitudes, in budgets: beyond it large gains cost little more
 WIDE = 5.0  # how many times the budget a solution allows at first
@@ -26,7 +26,7 @@ class Gains(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CalibratedData:
+class CalibratedData(PerImage):
     """Visibilities calibrated against a picture, and the total flux: per image the gains, whitened data (B, n), the
     whitener (B, n, n) of real parts, imaginary parts and flux, and the singular value decomposition of the whitened
     operator on the image modes: `modes` (B, n, r) are left vectors times values, `values` (B, r), `axes` (B, r, r)."""
@@ -38,12 +38,6 @@ class CalibratedData:
     modes: Tensor
     values: Tensor
     axes: Tensor
-
-    def __getitem__(self, index: slice | Tensor) -> Self:
-        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def __len__(self) -> int:
-        return len(self.white)
 
 
 class SelfCalibrated(nn.Module):

@@ -14,13 +14,9 @@ from torch import Tensor, nn
 
 from fusionlib import metrics, sky
 from fusionlib.fitting import out_of_fold, starts
-from fusionlib.interferometer import (
-    COVERAGE,
-    MIN_BASELINE,
-    Interferometer,
-    Uncalibrated,
-    read_observation,
-)
+from fusionlib.fusion import FusedPrior
+from fusionlib.gates import average
+from fusionlib.interferometer import COVERAGE, MIN_BASELINE, Interferometer, Uncalibrated, read_observation
 from fusionlib.metrics import rings
 from fusionlib.paper import conditions, methods
 from fusionlib.paper.methods import NOT_TRAINED
@@ -34,6 +30,7 @@ from fusionlib.paper.methods.method import (
     Method,
     OracleMethod,
     Settings,
+    frozen,
     with_truth,
 )
 from fusionlib.paper.spec import CHI2, Spec, content
@@ -127,9 +124,8 @@ def reconstructed(spec: Spec, array: Array, y: Any, truth: Tensor | None = None)
 
     if not isinstance(array, Uncalibrated) or spec.regime != "self-calibrated":
         return run(y, array)
-    plain = methods.make("average", BANKS["main"], spec.steps, device())
-    assert isinstance(plain, Method) and plain.prior
-    return calibrating(y, array, run, first_picture(y, array, plain.prior({}, {})))
+    bank = frozen(BANKS["main"], device())
+    return calibrating(y, array, run, first_picture(y, array, FusedPrior(bank, average(len(bank)))))
 
 
 def comparable(spec: Spec, image: Tensor, truth: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from torch import Tensor
 
 from fusionlib import __version__, files
-from fusionlib.interferometer import MIN_BASELINE, S_REF, SelfCalibrated, compact_flux, read_observation
+from fusionlib.interferometer import MIN_BASELINE, S_REF, SelfCalibrated, read_observation
 from fusionlib.metrics import rings
 from fusionlib.paper import figures, store, style
 from fusionlib.paper.experiment import rests_on, tuned
@@ -21,6 +22,7 @@ from fusionlib.paper.plots import Arrays
 from fusionlib.paper.shift_specs import safe, shift_rows
 from fusionlib.paper.spec import Spec
 from fusionlib.paper.studies import m87
+from fusionlib.paper.studies.sources import Source, measured
 from fusionlib.sky import FOV, NPIX
 
 RULES = {"safe": "", "average": "average", "torus": "single:torus", "closed form": "closed_form"}
@@ -42,7 +44,7 @@ def rule_of(name: str) -> Spec:
     return spec
 
 
-def read(observation: str | Path, flux: float = 0.0) -> tuple[m87.Source, dict[str, Any]]:
+def read(observation: str | Path, flux: float = 0.0) -> tuple[Source, dict[str, Any]]:
     """The source of an observation, and what was read. Raises ValueError, naming the file, for one that cannot be
     imaged."""
     if not Path(observation).is_file():
@@ -50,34 +52,28 @@ def read(observation: str | Path, flux: float = 0.0) -> tuple[m87.Source, dict[s
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         table = read_observation(observation)
-    if lacking := {"scan", "t1", "t2", "vis"} - set(table):
-        raise ValueError(f"{observation} has no column(s) {sorted(lacking)}, so it cannot be imaged")
-    suggested, why = compact_flux(table)
+    source, why = measured(table, Path(observation), flux)
     short = int((np.hypot(table.u, table.v) < MIN_BASELINE).sum())
-    name = table.attrs.get("source") or Path(observation).stem
-    told = {
+    return source, {
         "observation": Path(observation).name,
-        "source": name,
+        "source": source.name,
         "date": table.attrs.get("date", ""),
         "stations": sorted({*table.t1, *table.t2}),
         "scans": int(table.scan.nunique()),
         "visibilities": len(table) - short,
         "short_baselines_left_out": short,
         "warnings": [str(w.message) for w in caught if issubclass(w.category, UserWarning)],
-        "flux_jy": flux or round(suggested, 4),
-        "flux_from": "as given" if flux else why,
+        "flux_jy": source.flux,
+        "flux_from": why,
     }
-    title = ", ".join(filter(None, (name, table.attrs.get("date", ""))))
-    return m87.Source(name, table, flux or suggested, observation=str(observation), label=title), told
 
 
-def image(source: m87.Source, rule: str = "safe", *, heldout: bool = True) -> tuple[dict[str, Any], Arrays]:
+def image(source: Source, rule: str = "safe", *, heldout: bool = True) -> tuple[dict[str, Any], Arrays]:
     """What a rule makes of a source: facts, and the arrays that the figures and the FITS file are made of."""
     spec = rule_of(rule)
     record = m87.reconstructed_source(spec, source, heldout=heldout, progress=True)
     kind = "denoised" if "denoised" in record else "fitted"
-    record |= {"picture": record[kind]}
-    picture, stations = torch.from_numpy(record[kind])[None, None], _calibrated(source).stations
+    picture, calibrated = torch.from_numpy(record[kind])[None, None], SelfCalibrated(source.array()[0])
     ring = rings.measure(picture)
     amplitude, phase = np.exp(record["log_amplitude"]), np.degrees(record["phase"])
     fits = m87.credible(float(record[f"{kind}_cphase"]), float(record[f"{kind}_logcamp"]))
@@ -99,22 +95,17 @@ def image(source: m87.Source, rule: str = "safe", *, heldout: bool = True) -> tu
         "fits_the_data": fits,
         "gains": [
             {"scan": int(scan), "station": site, "amplitude": round(float(a), 4), "phase_deg": round(float(p), 2)}
-            for (scan, site), a, p in zip(stations, amplitude, phase, strict=True)
+            for (scan, site), a, p in zip(calibrated.stations, amplitude, phase, strict=True)
         ],
     }
-    return facts, {"image": record["picture"], **_data(source, record)}
+    return facts, {"image": record[kind], **_data(source, calibrated, picture, amplitude)}
 
 
-def _calibrated(source: m87.Source) -> SelfCalibrated:
-    return SelfCalibrated(source.array()[0])
-
-
-def _data(source: m87.Source, record: dict[str, Any]) -> Arrays:
+def _data(source: Source, calibrated: SelfCalibrated, picture: Tensor, gains: np.ndarray) -> Arrays:
     """Closure phases [deg] and calibrated amplitudes [Jy] with their errors, beside those of the picture."""
-    (array, y), calibrated = source.array(), _calibrated(source)
-    picture = torch.from_numpy(record["picture"])[None, None]
+    array, y = source.array()
     model = calibrated.model(picture)[0].numpy()
-    scale = np.exp(-(calibrated.ends.numpy() @ record["log_amplitude"]))
+    scale = np.exp(-(calibrated.ends.numpy() @ np.log(gains)))
     table, psi = array.array.table, array.psi.numpy()
     time = table.ut if "ut" in table else table.scan
     phase = np.angle(model) @ psi.T
@@ -143,9 +134,9 @@ def _beam(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.array([*widths, math.degrees(math.atan2(*axes[:, 0])) % 180])
 
 
-def write_fits(path: Path, picture: np.ndarray, source: m87.Source) -> None:
+def write_fits(path: Path, picture: np.ndarray, source: Source) -> None:
     """A FITS image [Jy per pixel], north up, east to the left, with coordinates where the observation has them."""
-    from astropy.io import fits  # extra `eht`
+    from astropy.io import fits  # slow to import
 
     attrs, pixel = source.table.attrs, FOV / NPIX / 3600e6
     header = fits.Header()

@@ -100,7 +100,7 @@ def calibrating_specs(profile: str, priors: Sequence[str] = BANKS["main"], **_: 
     """Chapter 10: rows of chapter 11, fitted to calibrated data, on uncalibrated ones in rounds of self-calibration;
     the sky, then each family of objects of the profile."""
     p = profile_of(profile)
-    rows = [s for s in shift_rows(profile, priors) if s.n_train != skies.MANY and s.regime == "calibrated"]
+    rows = [s for s in shift_rows(profile, priors) if s.n_train != skies.MANY]
     rows = [s for s in rows if (not s.fit and s.method in CALIBRATED) or (s.fit and s.method in (SAFE[0], "unet"))]
     alike = [replace(s, regime="self-calibrated") for s in rows]
     sky = [replace(s, n_test=p.n_other) for s in alike]

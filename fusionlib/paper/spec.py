@@ -11,8 +11,8 @@ from fusionlib.paper import conditions, methods
 from fusionlib.paper.methods.method import is_network
 from fusionlib.priors import zoo
 
-CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": ("chi2_cphase", "chi2_logcamp")}
-CHI2["self-calibrated"] = CHI2["uncalibrated"]
+CLOSURES = ("chi2_cphase", "chi2_logcamp")
+CHI2 = {"calibrated": ("chi2_vis",), "uncalibrated": CLOSURES, "self-calibrated": CLOSURES}
 Grid = tuple[tuple[str, tuple[float, ...]], ...]
 HQS_GRID: Grid = (("sigma_max", (0.1, 0.2, 0.4)), ("sigma_min", (0.01, 0.02)), ("lam", (0.03, 0.1, 0.3, 1.0)))
 RML_GRID: Grid = (("entropy", (0.0, 10.0, 30.0)), ("tv", (0.0, 10.0)), ("tsv", (30.0, 100.0)), ("l1", (10.0, 30.0)))

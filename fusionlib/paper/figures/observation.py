@@ -69,7 +69,7 @@ def observation_data(data: Arrays) -> Figure:
 
 def _against(ax: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, model: np.ndarray) -> None:
     """Data with their errors, and those of the picture."""
-    ax.errorbar(x, y, error, fmt="o", ms=3, lw=0.8, color=style.VERDICTS["better"], label="data")
+    ax.errorbar(x, y, error, fmt="o", ms=3, elinewidth=0.6, color=style.VERDICTS["better"], label="data")
     ax.plot(x, model, "x", ms=4, mew=1, color=style.VERDICTS["worse"], label="picture", zorder=3)
 
 
