@@ -108,12 +108,14 @@ def _data(source: Source, calibrated: SelfCalibrated, picture: Tensor, gains: np
     scale = np.exp(-(calibrated.ends.numpy() @ np.log(gains)))
     table, psi = array.array.table, array.psi.numpy()
     time = table.ut if "ut" in table else table.scan
-    phase = np.angle(model) @ psi.T
+    phase, measured_phase = np.angle(model) @ psi.T, y.cphase[0].numpy()
     return {
         "time": np.array([float(time[row != 0].mean()) for row in psi]),
-        "cphase": np.degrees(y.cphase[0].numpy()),
+        "cphase": np.degrees(measured_phase),
         "cphase_error": np.degrees(y.sigma_cphase[0].numpy()),
-        "cphase_model": np.degrees(np.angle(np.exp(1j * phase))),
+        "cphase_model": np.degrees(
+            measured_phase + np.angle(np.exp(1j * (phase - measured_phase)))
+        ),  # the nearest turn
         "length": np.hypot(table.u.to_numpy(), table.v.to_numpy()) / 1e9,
         "amp": y.amp[0].numpy() * scale,
         "amp_error": np.hypot(table.sigma, m87.SYSTEMATIC * y.amp[0].numpy()) * scale,

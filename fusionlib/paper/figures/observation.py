@@ -53,13 +53,18 @@ def _told(facts: dict[str, Any]) -> str:
 
 
 def observation_data(data: Arrays) -> Figure:
-    """Closure phases `cphase`, `cphase_error`, `cphase_model` [deg] over `time`, and calibrated amplitudes `amp`,
-    `amp_error`, `amp_model` [Jy] over `length` [Gλ]."""
+    """Closure phases `cphase`, `cphase_error`, `cphase_model` [deg], side by side in order of their `time`, and
+    calibrated amplitudes `amp`, `amp_error`, `amp_model` [Jy] over `length` [Gλ]."""
     fig, axes = panels(1, 2, 1.25, 3.4)
     left, right = axes[0]
-    for ax, x, name in ((left, "time", "cphase"), (right, "length", "amp")):
-        _against(ax, data[x], data[name], data[f"{name}_error"], data[f"{name}_model"])
-    left.set(xlabel=str(data["clock"]), ylabel="closure phase [°]", ylim=(-185, 185))
+    order = np.argsort(data["time"], kind="stable")
+    place = np.argsort(order)
+    _against(left, place, data["cphase"], data["cphase_error"].clip(max=180), data["cphase_model"])
+    _against(right, data["length"], data["amp"], data["amp_error"], data["amp_model"])
+    times, first = np.unique(data["time"], return_index=True)
+    shown = slice(None, None, -(-len(times) // 8))
+    left.set_xticks(place[first[shown]], [f"{t:.1f}" for t in times[shown]])
+    left.set(xlabel=f"triangles in order of time, {data['clock']}", ylabel="closure phase [°]", ylim=(-210, 210))
     left.set_yticks(range(-180, 181, 90))
     right.set(xlabel="baseline [Gλ]", ylabel="amplitude, gains removed [Jy]", yscale="log")
     right.legend(fontsize=8)
